@@ -1,0 +1,60 @@
+"""Stored intent: what the intent database holds of a topology beside its document. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from vswitchctl.errors import Conflict
+from vswitchctl.model.topology import VLAN_MAX, VLAN_MIN, Topology
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One topology as stored.
+
+    generation: 1 for the first write, one more for every write that changed something.
+    tags: network -> VLAN tag on bridge links. sources: entity path ('nodes/web1') -> 'file:line'.
+    """
+
+    topology: Topology
+    generation: int
+    tags: Mapping[str, int]
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+
+Intent = Mapping[str, Stored]
+"""Topology name -> stored topology."""
+
+
+def allocate_tags(topology: Topology, kept: Mapping[str, int]) -> dict[str, int]:
+    """A tag for each network: the declared one, else the one it has, else the lowest free one.
+
+    Deterministic. Raises Conflict where all 4094 tags are taken.
+    """
+    declared = {name: net.vlan for name, net in topology.networks.items() if net.vlan is not None}
+    tags: dict[str, int] = dict(declared)
+    taken = set(declared.values())
+    for name in topology.networks:
+        if name not in tags and name in kept and kept[name] not in taken:
+            tags[name] = kept[name]
+            taken.add(kept[name])
+    free = (tag for tag in range(VLAN_MIN, VLAN_MAX + 1) if tag not in taken)
+    for name in topology.networks:
+        if name not in tags:
+            tag = next(free, None)
+            if tag is None:
+                raise Conflict(f"no VLAN tag is left for network '{name}'", "at most 4094 networks fit a topology")
+            tags[name] = tag
+    return {name: tags[name] for name in topology.networks}
+
+
+def claims(topology: Topology) -> Iterable[tuple[str, str]]:
+    """Every (device, entity) on the host that this topology takes for itself: 'dev:NAME' or 'netns:NAME'."""
+    for name, node in topology.nodes.items():
+        if node.kind in ("bridge", "linux-bridge"):
+            yield f"dev:{name}", f"nodes/{name}"
+        elif node.kind == "namespace":
+            yield f"netns:{name}", f"nodes/{name}"
+        else:
+            yield f"dev:{node.interface}", f"nodes/{name}"

@@ -1,0 +1,62 @@
+"""A plan: ordered changes, each with its reason, and what became of them. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from vswitchctl.model.state import Owner
+
+
+class Action(StrEnum):
+    ADD = "add"
+    CHANGE = "change"
+    REMOVE = "remove"
+
+
+class Kind(StrEnum):
+    """Kinds of resources, in the order they are added; removal goes in reverse."""
+
+    NAMESPACE = "namespace"
+    LINUX_BRIDGE = "linux-bridge"
+    VETH = "veth"
+    BRIDGE = "bridge"
+    PORT = "port"
+    FLOW = "flow"
+
+
+NETLINK_KINDS = (Kind.NAMESPACE, Kind.LINUX_BRIDGE, Kind.VETH)
+OVS_KINDS = (Kind.BRIDGE, Kind.PORT)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change to one resource.
+
+    key: the resource's key in its state mapping (a flow's is (bridge, FlowKey)).
+    desired is None for a removal, observed is None for an addition. Values are the specs of `model/state.py`.
+    """
+
+    kind: Kind
+    action: Action
+    key: Hashable
+    owner: Owner
+    desired: Any
+    observed: Any
+    reason: str
+
+    @property
+    def name(self) -> str:
+        """The resource's name for a person."""
+        return self.key if isinstance(self.key, str) else ":".join(str(part) for part in self.key)  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A change that was refused, by whom and why. It concerns its entity alone."""
+
+    change: Change
+    message: str
+    retryable: bool = True

@@ -1,0 +1,215 @@
+"""Resources on a host, desired or observed: one frozen value per resource, keyed. No I/O.
+
+The keyed diff compares `desired[key] == observed[key]`, so a value holds exactly what we set and nothing
+that the system adds by itself (ifindex, counters, link-local addresses, ...).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from vswitchctl.model.flow import FlowTable
+
+OWNER_PREFIX = "vswitchctl:"
+OWNER_KEY = "vswitchctl"
+"""`external_ids:vswitchctl=<topology>/<entity>` in OVSDB; `vswitchctl:<topology>/<entity>` as ifalias."""
+
+ROUTE_PROTOCOL = 0x76
+"""rtm_protocol and ifa_proto ('v') of routes and addresses we set: rtnetlink(7), values above RTPROT_STATIC."""
+
+ROOT = ""
+"""The network namespace that the daemon runs in."""
+
+
+class Owner(NamedTuple):
+    """The entity of a topology that a resource exists for, e.g. ('two-tenants', 'links/web1:eth0--br-a')."""
+
+    topology: str
+    entity: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.topology}/{self.entity}"
+
+    @property
+    def alias(self) -> str:
+        return f"{OWNER_PREFIX}{self.topology}/{self.entity}"
+
+
+def parse_owner(text: str) -> Owner | None:
+    """'two-tenants/nodes/web1' -> Owner('two-tenants', 'nodes/web1'); None where it is not such a text."""
+    topology, slash, entity = text.removeprefix(OWNER_PREFIX).partition("/")
+    return Owner(topology, entity) if slash and topology and entity else None
+
+
+def parse_alias(alias: str | None) -> Owner | None:
+    """The owner an ifalias names, or None where the link is not ours."""
+    return parse_owner(alias) if alias and alias.startswith(OWNER_PREFIX) else None
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSpec:
+    """A route inside a namespace: destination in CIDR form and gateway address."""
+
+    to: str
+    via: str
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceSpec:
+    """A named network namespace (/run/netns/NAME), loopback up, with its routes. The mark is lo's ifalias."""
+
+    owner: Owner
+    routes: frozenset[RouteSpec] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class LinuxBridgeSpec:
+    """A Linux bridge in the root namespace, up, STP off."""
+
+    owner: Owner
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class VethEnd:
+    """One end of a veth pair, up. `namespace` is ROOT ('') or a namespace name.
+
+    mac:  None where the kernel chooses. addresses: CIDR texts. master: a Linux bridge in the root namespace.
+    tx_checksum: False where frames enter a userspace datapath (which takes the partial checksum as it is).
+    """
+
+    namespace: str
+    name: str
+    mtu: int
+    mac: str | None = None
+    master: str | None = None
+    addresses: frozenset[str] = frozenset()
+    tx_checksum: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class VethSpec:
+    """A veth pair. Both ends carry the owner as ifalias; ends are in a stable order."""
+
+    owner: Owner
+    a: VethEnd
+    b: VethEnd
+
+
+@dataclass(frozen=True, slots=True)
+class OvsBridgeSpec:
+    """An Open vSwitch bridge: fail_mode=secure, no controller, mac-learning nowhere but in our flows."""
+
+    owner: Owner
+    datapath_type: str
+
+
+class PortKey(NamedTuple):
+    bridge: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class OvsPortSpec:
+    """A port with one interface of the same name. type '' is a device of the system, 'patch' has a `peer`."""
+
+    owner: Owner
+    type: str = ""
+    peer: str | None = None
+
+
+type_name: Mapping[str, str] = {
+    "namespaces": "namespace",
+    "linux_bridges": "linux bridge",
+    "veths": "veth pair",
+    "bridges": "bridge",
+    "ports": "port",
+    "flows": "flow",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class NetlinkState:
+    """What the kernel holds. Keys: namespace name; bridge name; the owner's text for a veth pair."""
+
+    namespaces: dict[str, NamespaceSpec] = field(default_factory=dict)
+    linux_bridges: dict[str, LinuxBridgeSpec] = field(default_factory=dict)
+    veths: dict[str, VethSpec] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OvsState:
+    """What Open vSwitch holds."""
+
+    bridges: dict[str, OvsBridgeSpec] = field(default_factory=dict)
+    ports: dict[PortKey, OvsPortSpec] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """Something on the host that is not ours: reported, never touched."""
+
+    kind: str
+    name: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedNetlink:
+    """`owned` carries our mark. `broken` are veth pairs of ours with an end missing: key -> surviving ends.
+
+    devices: every device name in the root namespace -> owner or None (for conflicts and for uplinks).
+    namespaces: every name under /run/netns -> owner or None.
+    """
+
+    owned: NetlinkState
+    broken: dict[str, tuple[VethEnd, ...]]
+    devices: dict[str, Owner | None]
+    namespaces: dict[str, Owner | None]
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedOvs:
+    """`owned` carries our mark. ofports: of every port of an owned bridge that has one (> 0).
+
+    errors: Interface.error texts. names: every bridge and port name -> owner or None.
+    datapath_types: what this vswitchd offers. foreign: bridges, and ports on our bridges, of others.
+    """
+
+    owned: OvsState
+    ofports: dict[PortKey, int]
+    errors: dict[PortKey, str]
+    names: dict[str, Owner | None]
+    datapath_types: frozenset[str]
+    foreign: tuple[Foreign, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredState:
+    """Everything a host should hold. `flows`: bridge name -> its flow table.
+
+    entities: cookie -> owner, so that every flow explains itself.
+    pending: owner -> why something of it is not there yet (an ofport not assigned, ...).
+    """
+
+    netlink: NetlinkState = field(default_factory=NetlinkState)
+    ovs: OvsState = field(default_factory=OvsState)
+    flows: dict[str, FlowTable] = field(default_factory=dict)
+    cookies: dict[int, Owner] = field(default_factory=dict)
+    pending: dict[Owner, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What compile needs to know of the host, and nothing else.
+
+    ofports: (bridge, port) -> OpenFlow port number. system_datapath: the openvswitch kernel module is usable.
+    down: link entities without carrier, left out of paths and trees.
+    """
+
+    ofports: Mapping[PortKey, int] = field(default_factory=dict)
+    system_datapath: bool = False
+    down: frozenset[Owner] = frozenset()

@@ -1,0 +1,271 @@
+"""The topology document: what a person declares. Frozen pydantic models, no I/O.
+
+Shape only: types, units, unknown keys. What needs the whole document (duplicate addresses, links to
+unknown ends, ...) is checked in `topology/validate.py`, which reports every finding with its place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+IFNAME_MAX = 15
+"""IFNAMSIZ - 1, linux/if.h: the longest device name."""
+
+VLAN_MIN, VLAN_MAX = 1, 4094
+"""IEEE 802.1Q 9.6: VID 0 is priority-tagged, 4095 reserved."""
+
+MTU_MIN, MTU_MAX = 68, 65535
+"""RFC 791: every IPv4 link carries 68 octets; a veth takes at most 65535."""
+
+Name = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=63),
+    Field(description="letters, digits, '_', '.', '-'"),
+]
+
+
+def _mac(value: str) -> str:
+    text = value.lower()
+    if not re.fullmatch(r"([0-9a-f]{2}:){5}[0-9a-f]{2}", text):
+        raise ValueError("a MAC address is six pairs of hex digits, e.g. 02:00:00:00:00:01")
+    if int(text[:2], 16) & 1:
+        raise ValueError("this is a multicast MAC address; the second hex digit must be even")
+    if text == "00:00:00:00:00:00":
+        raise ValueError("the all-zero MAC address belongs to nobody")
+    return text
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value))
+    except ValueError as error:
+        raise ValueError(f"not a subnet in CIDR form, e.g. 10.1.0.0/24: {error}") from error
+
+
+def _interface_address(value: str) -> str:
+    if "/" not in value:
+        raise ValueError("an address needs its prefix length, e.g. 10.1.0.11/24")
+    try:
+        return str(ipaddress.ip_interface(value))
+    except ValueError as error:
+        raise ValueError(f"not an address with prefix, e.g. 10.1.0.11/24: {error}") from error
+
+
+def _address(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError as error:
+        raise ValueError(f"not an IP address: {error}") from error
+
+
+def _route_target(value: str) -> str:
+    return "0.0.0.0/0" if value == "default" else _network(value)
+
+
+def _one_or_many(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+_UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9, "tbit": 10**12}
+
+
+def rate_bits(value: str) -> int:
+    """'100mbit' -> 100_000_000 bits (per second for a rate, in all for a burst). Decimal units, as tc(8) 'mbit'.
+
+    Raises ValueError where the unit is missing or unknown.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", value.strip())
+    if match is None:
+        raise ValueError("a rate is a number and a unit, e.g. 100mbit")
+    number, unit = match.groups()
+    if not unit:
+        raise ValueError(f"a rate without a unit; write {number}mbit, {number}kbit or {number}gbit")
+    if unit.lower() not in _UNITS:
+        raise ValueError(f"unknown unit '{unit}'; the units are {', '.join(_UNITS)}")
+    bits = int(float(number) * _UNITS[unit.lower()])
+    if bits <= 0:
+        raise ValueError("a rate must be above zero")
+    return bits
+
+
+def _rate(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"a rate without a unit; write {value}mbit, {value}kbit or {value}gbit")
+    rate_bits(value)
+    return value
+
+
+Mac = Annotated[str, AfterValidator(_mac)]
+Subnet = Annotated[str, AfterValidator(_network)]
+InterfaceAddress = Annotated[str, AfterValidator(_interface_address)]
+Address = Annotated[str, AfterValidator(_address)]
+RouteTarget = Annotated[str, AfterValidator(_route_target)]
+Rate = Annotated[str, BeforeValidator(_rate)]
+Vlan = Annotated[int, Field(ge=VLAN_MIN, le=VLAN_MAX)]
+Mtu = Annotated[int, Field(ge=MTU_MIN, le=MTU_MAX)]
+EndText = Annotated[str, Field(description="'node' or 'node:interface'", min_length=1)]
+
+
+class Entity(BaseModel):
+    """What every part of a document shares: strict keys, frozen, an optional description."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+    description: str = ""
+
+
+class Tenant(Entity):
+    """An owner of networks and namespaces. Two tenants never exchange a packet."""
+
+
+class Network(Entity):
+    """An L2 segment of one tenant."""
+
+    tenant: Name
+    subnets: tuple[Subnet, ...] = ()
+    vlan: Vlan | None = Field(None, description="the tag on bridge links; chosen and kept where absent")
+    mtu: Mtu = 1500
+
+
+class Interface(Entity):
+    """A network interface of an endpoint: one MAC in one network."""
+
+    network: Name
+    ip: Annotated[tuple[InterfaceAddress, ...], BeforeValidator(_one_or_many)] = ()
+    mac: Mac | None = Field(None, description="derived from the topology, node and interface where absent")
+    mtu: Mtu | None = Field(None, description="the network's where absent")
+
+
+class Route(Entity):
+    """A route inside a namespace."""
+
+    to: RouteTarget
+    via: Address
+
+
+class Bridge(Entity):
+    """An Open vSwitch bridge."""
+
+    kind: Literal["bridge"]
+    datapath: Literal["auto", "system", "netdev"] = "auto"
+
+
+class LinuxBridge(Entity):
+    """A bridge of the Linux kernel; a plain segment of one network."""
+
+    kind: Literal["linux-bridge"]
+    network: Name
+
+
+class Namespace(Entity):
+    """A network namespace of one tenant, with interfaces linked to bridges."""
+
+    kind: Literal["namespace"]
+    tenant: Name
+    interfaces: dict[Name, Interface] = Field(default_factory=dict)
+    routes: tuple[Route, ...] = ()
+
+
+class Uplink(Entity):
+    """A device of the host that leads out of the topology: untagged in one network, or tagged in several."""
+
+    kind: Literal["uplink"]
+    interface: str = Field(min_length=1, max_length=IFNAME_MAX)
+    network: Name | None = None
+    trunk: dict[Name, Vlan] = Field(default_factory=dict)
+
+
+Node = Annotated[Bridge | LinuxBridge | Namespace | Uplink, Field(discriminator="kind")]
+
+
+class Link(Entity):
+    """An edge of the graph between two ends, each 'node' or 'node:interface'."""
+
+    ends: tuple[EndText, EndText]
+    kind: Literal["auto", "veth", "patch"] = "auto"
+    cost: int = Field(1, ge=1, le=65535)
+
+
+class Qos(Entity):
+    """A named rate profile. Defined and checked here; no interface can name one until it is enforced."""
+
+    max_rate: Rate | None = None
+    burst: Rate | None = None
+    min_rate: Rate | None = None
+
+
+class Expect(Entity):
+    """What the author expects of the result: the proof that `verify` and the tests hold it to."""
+
+    reachable: tuple[tuple[EndText, ...], ...] = Field(
+        (), description="groups of endpoints; all pairs inside a group exchange packets, no other pair does"
+    )
+
+
+class Topology(Entity):
+    """A whole document."""
+
+    name: Name
+    tenants: dict[Name, Tenant] = Field(default_factory=dict)
+    networks: dict[Name, Network] = Field(default_factory=dict)
+    nodes: dict[Name, Node] = Field(default_factory=dict)
+    links: tuple[Link, ...] = ()
+    qos: dict[Name, Qos] = Field(default_factory=dict)
+    expect: Expect | None = None
+
+    def interface(self, end: str) -> Interface | None:
+        """The interface that 'node:interface' names, or None where there is none."""
+        node_name, _, interface_name = end.partition(":")
+        node = self.nodes.get(node_name)
+        return node.interfaces.get(interface_name) if isinstance(node, Namespace) else None
+
+    def endpoints(self) -> dict[str, Interface]:
+        """Every 'node:interface' of the document, in its order."""
+        return {
+            f"{name}:{interface_name}": interface
+            for name, node in self.nodes.items()
+            if isinstance(node, Namespace)
+            for interface_name, interface in node.interfaces.items()
+        }
+
+    def endpoint_mac(self, end: str) -> str:
+        """The declared MAC of 'node:interface', else the derived one."""
+        interface = self.interface(end)
+        declared = interface.mac if interface is not None else None
+        return declared or derived_mac(self.name, end)
+
+    def endpoint_mtu(self, end: str) -> int:
+        """The declared MTU of 'node:interface', else its network's."""
+        interface = self.interface(end)
+        if interface is None:
+            raise KeyError(end)
+        return interface.mtu or self.networks[interface.network].mtu
+
+
+def split_end(end: str) -> tuple[str, str]:
+    """'web1:eth0' -> ('web1', 'eth0'); 'br-a' -> ('br-a', '')."""
+    node, _, interface = end.partition(":")
+    return node, interface
+
+
+def link_name(link: Link) -> str:
+    """The entity name of a link: its ends in order, so that swapping them changes nothing."""
+    return "--".join(sorted(link.ends))
+
+
+def derived_mac(topology: str, end: str) -> str:
+    """A stable, locally administered unicast MAC (IEEE 802c: second-least bit of the first octet set)."""
+    digest = hashlib.blake2b(f"{topology}/{end}".encode(), digest_size=5).digest()
+    return ":".join(f"{octet:02x}" for octet in b"\x02" + digest)
+
+
+def device_name(topology: str, text: str, peer: str) -> str:
+    """A stable device name of at most 15 characters: a readable start and a hash of the whole."""
+    digest = hashlib.blake2b(f"{topology}/{text}/{peer}".encode(), digest_size=4).hexdigest()[:6]
+    readable = re.sub(r"[^A-Za-z0-9]", "", text)[: IFNAME_MAX - 7] or "v"
+    return f"{readable}-{digest}"

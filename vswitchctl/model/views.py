@@ -1,0 +1,194 @@
+"""What the REST API answers, and what the command line shows: frozen pydantic models. No I/O."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vswitchctl.model.topology import Topology
+
+
+class View(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Status(StrEnum):
+    """in-sync: as declared. applying: work under way. pending: waits for something outside. failed: see reason.
+
+    stale: the daemon cannot read the outside system now, so it does not know.
+    """
+
+    IN_SYNC = "in-sync"
+    APPLYING = "applying"
+    PENDING = "pending"
+    FAILED = "failed"
+    STALE = "stale"
+
+
+class TopologyDocument(View):
+    """The body of plan and apply: the document, and where each entity stands in its source."""
+
+    topology: Topology
+    sources: dict[str, str] = Field(default_factory=dict, description="entity path -> 'file:line'")
+
+
+class ChangeView(View):
+    action: Literal["add", "change", "remove"]
+    kind: str = Field(description="namespace, linux-bridge, veth, bridge, port, flow")
+    name: str
+    entity: str = Field(description="e.g. 'nodes/web1'")
+    reason: str
+    source: str | None = Field(None, description="'file:line' of the entity, where known")
+    detail: str = Field("", description="what is set, or old -> new")
+
+
+class FlowCount(View):
+    """Flow changes are many, so a plan counts them per bridge; each stands in `changes` on request."""
+
+    bridge: str
+    add: int = 0
+    change: int = 0
+    remove: int = 0
+
+
+class PlanView(View):
+    """What an apply would do now. Empty `changes` and no flow counts: nothing."""
+
+    topology: str
+    generation: int = Field(description="the stored generation this plan was made against; 0 where none is")
+    changes: tuple[ChangeView, ...]
+    flows: tuple[FlowCount, ...] = ()
+    warnings: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = Field((), description="objects of others on our bridges, left alone")
+
+    @property
+    def empty(self) -> bool:
+        return not self.changes and not self.flows
+
+
+class EntityStatus(View):
+    entity: str
+    status: Status
+    reason: str = ""
+    source: str | None = None
+
+
+class TopologyView(View):
+    name: str
+    description: str = ""
+    generation: int
+    applied: int = Field(description="the generation last verified on this host")
+    status: Status
+    reason: str = ""
+    nodes: int
+    networks: int
+    links: int
+
+
+class TopologyDetail(View):
+    view: TopologyView
+    document: Topology
+    tags: dict[str, int]
+    entities: tuple[EntityStatus, ...]
+
+
+class HostView(View):
+    name: str
+    status: Status
+    reason: str = ""
+    datapath: str = Field(description="the datapath type of bridges declared 'auto'")
+    ovs_version: str = ""
+    topologies: int = 0
+    flows: int = 0
+    last_sync_seconds: float | None = Field(None, description="how long the last reconciliation took")
+
+
+class BridgeView(View):
+    name: str
+    kind: Literal["bridge", "linux-bridge"]
+    topology: str
+    datapath: str = ""
+    ports: int = 0
+    flows: int = 0
+    foreign_flows: int = 0
+    status: Status
+    reason: str = ""
+
+
+class PortView(View):
+    bridge: str
+    name: str
+    ofport: int | None = None
+    type: str = ""
+    topology: str
+    entity: str
+    status: Status
+    reason: str = ""
+
+
+class LinkView(View):
+    topology: str
+    name: str
+    a: str
+    b: str
+    kind: str
+    cost: int
+    devices: str = ""
+    status: Status
+    reason: str = ""
+
+
+class TenantView(View):
+    topology: str
+    name: str
+    networks: tuple[str, ...]
+    namespaces: tuple[str, ...]
+    endpoints: int
+    status: Status
+    reason: str = ""
+
+
+class OperationState(StrEnum):
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class OperationView(View):
+    """An apply or a destroy under way. done/total count changes; total grows while the plan becomes known."""
+
+    id: str
+    topology: str
+    kind: Literal["apply", "destroy"]
+    generation: int
+    state: OperationState
+    done: int = 0
+    total: int = 0
+    step: str = ""
+    errors: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+class FlowView(View):
+    """A flow in words (from the desired state or as read back)."""
+
+    bridge: str
+    table: str
+    priority: int
+    match: str
+    actions: str
+    cookie: str
+    entity: str = ""
+
+
+class Problem(View):
+    """RFC 9457 problem document."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str = ""
+    remedy: str = ""
+    findings: tuple[dict[str, Any], ...] = ()
