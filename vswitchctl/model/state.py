@@ -121,16 +121,6 @@ class OvsPortSpec:
     peer: str | None = None
 
 
-type_name: Mapping[str, str] = {
-    "namespaces": "namespace",
-    "linux_bridges": "linux bridge",
-    "veths": "veth pair",
-    "bridges": "bridge",
-    "ports": "port",
-    "flows": "flow",
-}
-
-
 @dataclass(frozen=True, slots=True)
 class NetlinkState:
     """What the kernel holds. Keys: namespace name; bridge name; the owner's text for a veth pair."""
@@ -191,7 +181,7 @@ class ObservedOvs:
 class DesiredState:
     """Everything a host should hold. `flows`: bridge name -> its flow table.
 
-    entities: cookie -> owner, so that every flow explains itself.
+    cookies: cookie without its rule number -> owner, so that every flow explains itself.
     pending: owner -> why something of it is not there yet (an ofport not assigned, ...).
     """
 
@@ -207,9 +197,7 @@ class Facts:
     """What compile needs to know of the host, and nothing else.
 
     ofports: (bridge, port) -> OpenFlow port number. system_datapath: the openvswitch kernel module is usable.
-    down: link entities without carrier, left out of paths and trees.
     """
 
     ofports: Mapping[PortKey, int] = field(default_factory=dict)
     system_datapath: bool = False
-    down: frozenset[Owner] = frozenset()
