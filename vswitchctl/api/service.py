@@ -1,0 +1,69 @@
+"""What the REST API asks of the daemon, which implements this Protocol; the routers know nothing else."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+from vswitchctl.model.views import (
+    BridgeView,
+    FlowView,
+    HostView,
+    LinkView,
+    OperationView,
+    PlanView,
+    PortView,
+    TenantView,
+    TopologyDetail,
+    TopologyDocument,
+    TopologyView,
+)
+
+FlowSource = Literal["desired", "observed"]
+
+
+class Service(Protocol):
+    """Every method is safe to call from any thread and may block. Errors are VswitchctlError subclasses."""
+
+    def topologies(self) -> tuple[TopologyView, ...]:
+        """Every stored topology."""
+
+    def topology(self, name: str) -> TopologyDetail:
+        """One stored topology with its document and the status of each entity. Raises NotFound."""
+
+    def plan(self, document: TopologyDocument, *, flows: bool = False) -> PlanView:
+        """What an apply of `document` would do now. flows=True gives each flow change as a ChangeView too."""
+
+    def plan_destroy(self, name: str) -> PlanView:
+        """What a destroy would do now. Raises NotFound."""
+
+    def apply(self, document: TopologyDocument, *, expected_generation: int | None = None) -> OperationView:
+        """Store the document and start to make the host match it; returns at once.
+
+        expected_generation: the stored generation the caller planned against (0: none was stored).
+        Raises Conflict where another generation is stored by now, or a device belongs to somebody else.
+        """
+
+    def destroy(self, name: str) -> OperationView:
+        """Remove the document and start to remove what it made; returns at once. Raises NotFound."""
+
+    def operation(self, operation_id: str) -> OperationView:
+        """Raises NotFound."""
+
+    def wait_operation(self, operation_id: str, seen: OperationView | None, timeout: float) -> OperationView:
+        """Block until the operation differs from `seen`, or `timeout` seconds passed. Raises NotFound.
+
+        seen=None returns at once.
+        """
+
+    def hosts(self) -> tuple[HostView, ...]: ...
+
+    def bridges(self) -> tuple[BridgeView, ...]: ...
+
+    def ports(self) -> tuple[PortView, ...]: ...
+
+    def links(self) -> tuple[LinkView, ...]: ...
+
+    def tenants(self) -> tuple[TenantView, ...]: ...
+
+    def flows(self, bridge: str, *, source: FlowSource = "observed") -> tuple[FlowView, ...]:
+        """The flows of one of our bridges, in table and priority order. Raises NotFound."""
