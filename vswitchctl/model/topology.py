@@ -269,3 +269,14 @@ def device_name(topology: str, text: str, peer: str) -> str:
     digest = hashlib.blake2b(f"{topology}/{text}/{peer}".encode(), digest_size=4).hexdigest()[:6]
     readable = re.sub(r"[^A-Za-z0-9]", "", text)[: IFNAME_MAX - 7] or "v"
     return f"{readable}-{digest}"
+
+
+def entities(topology: Topology) -> tuple[str, ...]:
+    """Every entity of a topology by the name that owners and sources use."""
+    return (
+        *(f"tenants/{name}" for name in topology.tenants),
+        *(f"networks/{name}" for name in topology.networks),
+        *(f"nodes/{name}" for name in topology.nodes),
+        *(f"interfaces/{end}" for end in topology.endpoints()),
+        *(f"links/{link_name(link)}" for link in topology.links),
+    )

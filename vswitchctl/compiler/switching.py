@@ -1,0 +1,117 @@
+"""A topology's bridges as the apps see them: numbered ports, memberships, known MACs, flood sets. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+from vswitchctl.compiler.wiring import Wiring
+from vswitchctl.model.intent import Stored
+from vswitchctl.model.state import Facts, Owner, PortKey
+from vswitchctl.model.switch import KnownMac, Membership, Switch, SwitchNetwork, SwitchPort
+from vswitchctl.model.topology import Bridge, LinuxBridge, Topology, Uplink
+from vswitchctl.topology.graph import Forwarding, forwarding
+
+
+def learns(topology: Topology, network: str) -> bool:
+    """Whether the network reaches things the topology does not declare: behind a Linux bridge or an uplink."""
+    return any(
+        (isinstance(node, LinuxBridge) and node.network == network)
+        or (isinstance(node, Uplink) and (node.network == network or network in node.trunk))
+        for node in topology.nodes.values()
+    )
+
+
+def unnumbered(wiring: Wiring, facts: Facts) -> Iterator[PortKey]:
+    """Ports that Open vSwitch has not numbered yet; their flows follow once it has."""
+    return (key for key in wiring.ports.values() if key not in facts.ofports)
+
+
+def compile_switches(stored: Stored, wiring: Wiring, facts: Facts) -> tuple[Switch, ...]:
+    """Every Open vSwitch bridge of the topology; ports without a number are left out."""
+    topology = stored.topology
+    build = _Switches(stored, wiring, facts)
+    for network in topology.networks:
+        build.network(network, forwarding(topology, network))
+    return tuple(build.switch(name) for name, node in topology.nodes.items() if isinstance(node, Bridge))
+
+
+class _Switches:
+    """Collects, network by network, what each bridge takes part in."""
+
+    def __init__(self, stored: Stored, wiring: Wiring, facts: Facts) -> None:
+        self.topology = stored.topology
+        self.tags = stored.tags
+        self.wiring = wiring
+        self.facts = facts
+        self.memberships: dict[tuple[str, str], list[Membership]] = defaultdict(list)
+        self.macs: dict[str, list[KnownMac]] = defaultdict(list)
+        self.networks: dict[str, list[SwitchNetwork]] = defaultdict(list)
+        self.numbered: dict[str, list[tuple[str, PortKey, int]]] = defaultdict(list)
+        for (bridge, towards), key in wiring.ports.items():
+            if key in facts.ofports:
+                self.numbered[bridge].append((towards, key, facts.ofports[key]))
+
+    def network(self, name: str, paths: Forwarding) -> None:
+        unknown = learns(self.topology, name)
+        bridges = [s for s in sorted(paths.switches) if isinstance(self.topology.nodes[s], Bridge)]
+        self._memberships(name, paths, unknown)
+        self._macs(name, paths, bridges)
+        for bridge in bridges:
+            flood = self._flood(name, bridge, paths)
+            self.networks[bridge].append(SwitchNetwork(self.tags[name], self._owner(f"networks/{name}"), unknown, flood))
+
+    def switch(self, name: str) -> Switch:
+        ports = (
+            SwitchPort(ofport, self.wiring.ovs.ports[key].owner, tuple(self.memberships[name, towards]))
+            for towards, key, ofport in self.numbered[name]
+        )
+        return Switch(
+            name,
+            self._owner(f"nodes/{name}"),
+            ports=tuple(sorted(ports, key=lambda port: port.ofport)),
+            macs=tuple(sorted(self.macs[name], key=lambda known: (known.tag, known.mac))),
+            networks=tuple(sorted(self.networks[name], key=lambda network: network.tag)),
+        )
+
+    def _owner(self, entity: str) -> Owner:
+        return Owner(self.topology.name, entity)
+
+    def _ofport(self, bridge: str, towards: str) -> int | None:
+        key = self.wiring.ports.get((bridge, towards))
+        return None if key is None else self.facts.ofports.get(key)
+
+    def _memberships(self, network: str, paths: Forwarding, unknown: bool) -> None:
+        tag = self.tags[network]
+        for end, switch in paths.attached.items():
+            if isinstance(self.topology.nodes[switch], Bridge):
+                node = self.topology.nodes.get(end)
+                vid = node.trunk.get(network) if isinstance(node, Uplink) else None
+                learn = isinstance(node, Uplink)
+                self.memberships[switch, end].append(Membership(tag, vid, flood=True, learn=learn))
+        for a, b in sorted(paths.carried):
+            flood = (a, b) in paths.tree
+            for at, towards in ((a, b), (b, a)):
+                linux = isinstance(self.topology.nodes[towards], LinuxBridge)
+                vid = None if linux else tag
+                self.memberships[at, towards].append(Membership(tag, vid, flood, learn=unknown and flood))
+
+    def _macs(self, network: str, paths: Forwarding, bridges: Iterable[str]) -> None:
+        tag = self.tags[network]
+        known = [
+            (int(self.topology.endpoint_mac(end).replace(":", ""), 16), end, switch, self._owner(f"interfaces/{end}"))
+            for end, switch in paths.attached.items()
+            if self.topology.interface(end) is not None
+        ]
+        for bridge in bridges:
+            for mac, end, switch, owner in known:
+                towards = end if switch == bridge else paths.next_hop.get((bridge, switch))
+                ofport = None if towards is None else self._ofport(bridge, towards)
+                if ofport is not None:
+                    self.macs[bridge].append(KnownMac(tag, mac, ofport, owner))
+
+    def _flood(self, network: str, bridge: str, paths: Forwarding) -> tuple[int, ...]:
+        ends = [end for end, switch in paths.attached.items() if switch == bridge]
+        branches = [b if a == bridge else a for a, b in paths.tree if bridge in (a, b)]
+        numbers = (self._ofport(bridge, towards) for towards in (*ends, *branches))
+        return tuple(sorted(number for number in numbers if number is not None))

@@ -1,0 +1,164 @@
+"""A topology's devices: which bridges, namespaces, veth pairs and ports a host should hold. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from vswitchctl.model.state import (
+    ROOT,
+    Facts,
+    LinuxBridgeSpec,
+    NamespaceSpec,
+    NetlinkState,
+    OvsBridgeSpec,
+    OvsPortSpec,
+    OvsState,
+    Owner,
+    PortKey,
+    RouteSpec,
+    VethEnd,
+    VethSpec,
+)
+from vswitchctl.model.topology import (
+    Bridge,
+    Link,
+    LinuxBridge,
+    Namespace,
+    Topology,
+    Uplink,
+    device_name,
+    link_name,
+    split_end,
+)
+
+VLAN_HEADER = 4
+"""IEEE 802.1Q: octets a tag adds, so links between bridges carry the network's MTU and its tag."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """netlink and ovs: the resources. ports: (bridge, what its port leads to: an end or a switch) -> port key."""
+
+    netlink: NetlinkState
+    ovs: OvsState
+    ports: Mapping[tuple[str, str], PortKey]
+
+
+def datapath_type(bridge: Bridge, facts: Facts) -> str:
+    """'system' or 'netdev' of a bridge; 'auto' is the kernel's where its module is usable."""
+    if bridge.datapath != "auto":
+        return bridge.datapath
+    return "system" if facts.system_datapath else "netdev"
+
+
+def link_kind(topology: Topology, link: Link, facts: Facts) -> str:
+    """'veth', 'patch' or 'uplink': what joins the two ends. 'auto' is a patch where both are alike."""
+    a, b = (topology.nodes[split_end(end)[0]] for end in link.ends)
+    if isinstance(a, Uplink) or isinstance(b, Uplink):
+        return "uplink"
+    if link.kind != "auto":
+        return link.kind
+    alike = isinstance(a, Bridge) and isinstance(b, Bridge) and datapath_type(a, facts) == datapath_type(b, facts)
+    return "patch" if alike else "veth"
+
+
+def compile_wiring(topology: Topology, facts: Facts) -> Wiring:
+    """Every device of a valid topology on this host."""
+    build = _Wiring(topology, facts)
+    for name, node in topology.nodes.items():
+        build.node(name, node)
+    for link in topology.links:
+        build.link(link)
+    return Wiring(build.netlink, build.ovs, build.ports)
+
+
+class _Wiring:
+    """Collects resources while it walks the topology once."""
+
+    def __init__(self, topology: Topology, facts: Facts) -> None:
+        self.topology = topology
+        self.facts = facts
+        self.netlink = NetlinkState()
+        self.ovs = OvsState()
+        self.ports: dict[tuple[str, str], PortKey] = {}
+        # A userspace datapath takes a partial checksum for a wrong one, wherever the frame entered.
+        self.tx_checksum = all(
+            datapath_type(node, facts) == "system" for node in topology.nodes.values() if isinstance(node, Bridge)
+        )
+        self.trunk_mtu = VLAN_HEADER + max((net.mtu for net in topology.networks.values()), default=1500)
+
+    def node(self, name: str, node: Bridge | LinuxBridge | Namespace | Uplink) -> None:
+        owner = Owner(self.topology.name, f"nodes/{name}")
+        if isinstance(node, Bridge):
+            self.ovs.bridges[name] = OvsBridgeSpec(owner, datapath_type(node, self.facts))
+        elif isinstance(node, LinuxBridge):
+            self.netlink.linux_bridges[name] = LinuxBridgeSpec(owner, self.topology.networks[node.network].mtu)
+        elif isinstance(node, Namespace):
+            routes = frozenset(RouteSpec(route.to, route.via) for route in node.routes)
+            self.netlink.namespaces[name] = NamespaceSpec(owner, routes)
+
+    def link(self, link: Link) -> None:
+        owner = Owner(self.topology.name, f"links/{link_name(link)}")
+        kind = link_kind(self.topology, link, self.facts)
+        if kind == "uplink":
+            self._uplink(link, owner)
+        elif kind == "patch":
+            self._patch(link, owner)
+        else:
+            self._veth(link, owner)
+
+    def _port(self, bridge: str, towards: str, name: str, spec: OvsPortSpec) -> None:
+        key = PortKey(bridge, name)
+        self.ovs.ports[key] = spec
+        self.ports[bridge, towards] = key
+
+    def _uplink(self, link: Link, owner: Owner) -> None:
+        for end, other in (link.ends, link.ends[::-1]):
+            node = self.topology.nodes[end] if end in self.topology.nodes else None
+            if isinstance(node, Uplink):
+                self._port(other, end, node.interface, OvsPortSpec(owner))
+
+    def _patch(self, link: Link, owner: Owner) -> None:
+        name = {end: self._device(end, other) for end, other in (link.ends, link.ends[::-1])}
+        for end, other in (link.ends, link.ends[::-1]):
+            self._port(end, other, name[end], OvsPortSpec(owner, "patch", name[other]))
+
+    def _veth(self, link: Link, owner: Owner) -> None:
+        ends = [self._veth_end(end, other) for end, other in (link.ends, link.ends[::-1])]
+        first, second = sorted(ends, key=lambda end: (end.namespace, end.name))
+        self.netlink.veths[owner.text] = VethSpec(owner, first, second)
+        for end, other in (link.ends, link.ends[::-1]):
+            if isinstance(self.topology.nodes.get(end), Bridge):
+                self._port(end, other, self._device(end, other), OvsPortSpec(owner))
+
+    def _veth_end(self, end: str, other: str) -> VethEnd:
+        interface = self.topology.interface(end)
+        if interface is None:
+            node = self.topology.nodes[end]
+            master = end if isinstance(node, LinuxBridge) else None
+            return VethEnd(ROOT, self._device(end, other), self._mtu(end, other), master=master)
+        namespace, name = split_end(end)
+        return VethEnd(
+            namespace,
+            name,
+            self.topology.endpoint_mtu(end),
+            mac=self.topology.endpoint_mac(end),
+            addresses=frozenset(interface.ip),
+            tx_checksum=self.tx_checksum,
+        )
+
+    def _mtu(self, end: str, other: str) -> int:
+        """Both ends of a pair agree: the endpoint's MTU, the Linux bridge's network's, or a tagged trunk's."""
+        for name in (end, other):
+            if self.topology.interface(name) is not None:
+                return self.topology.endpoint_mtu(name)
+        for name in (end, other):
+            node = self.topology.nodes[name]
+            if isinstance(node, LinuxBridge):
+                return self.topology.networks[node.network].mtu
+        return self.trunk_mtu
+
+    def _device(self, end: str, other: str) -> str:
+        """The device at `end`, named after what it leads to."""
+        return device_name(self.topology.name, other, end)

@@ -1,0 +1,100 @@
+"""From a desired and an observed state to an ordered plan, each change with its reason. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from vswitchctl.model.plan import Action, Change, Kind
+from vswitchctl.model.state import DesiredState, NetlinkState, ObservedNetlink, ObservedOvs, Owner
+from vswitchctl.reconcile.delta import Delta, diff
+
+
+@dataclass(frozen=True, slots=True)
+class WiringPlan:
+    """Device changes in the order they are made: additions and changes, then removals."""
+
+    netlink_up: list[Change] = field(default_factory=list)
+    ovs: list[Change] = field(default_factory=list)
+    netlink_down: list[Change] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.netlink_up or self.ovs or self.netlink_down)
+
+    def __iter__(self) -> Iterator[Change]:
+        yield from self.netlink_up
+        yield from self.ovs
+        yield from self.netlink_down
+
+
+def plan_wiring(desired: DesiredState, netlink: ObservedNetlink, ovs: ObservedOvs) -> WiringPlan:
+    """Every device change that makes the observed state the desired one."""
+    observed = _with_broken(netlink)
+    changes = [
+        *_changes(Kind.NAMESPACE, desired.netlink.namespaces, observed.namespaces),
+        *_changes(Kind.LINUX_BRIDGE, desired.netlink.linux_bridges, observed.linux_bridges),
+        *_changes(Kind.VETH, desired.netlink.veths, observed.veths),
+    ]
+    ports = [
+        *_changes(Kind.BRIDGE, desired.ovs.bridges, ovs.owned.bridges),
+        *_changes(Kind.PORT, desired.ovs.ports, ovs.owned.ports),
+    ]
+    return WiringPlan(
+        netlink_up=[change for change in changes if change.action is not Action.REMOVE],
+        ovs=ports,
+        netlink_down=[change for change in reversed(changes) if change.action is Action.REMOVE],
+    )
+
+
+def _with_broken(netlink: ObservedNetlink) -> NetlinkState:
+    """A pair with an end missing stands as something that equals no spec, so it is changed or removed."""
+    broken: dict[str, Any] = {key: ends for key, ends in netlink.broken.items()}
+    owned = netlink.owned
+    return NetlinkState(owned.namespaces, owned.linux_bridges, {**owned.veths, **broken})
+
+
+def _changes(kind: Kind, desired: Mapping[Any, Any], observed: Mapping[Any, Any]) -> Iterator[Change]:
+    delta: Delta[Hashable, Any] = diff(desired, observed)
+    for key, value in delta.add.items():
+        yield Change(kind, Action.ADD, key, value.owner, value, None, "declared, not there")
+    for key, (there, value) in delta.change.items():
+        yield Change(kind, Action.CHANGE, key, value.owner, value, there, difference(there, value))
+    for key, there in delta.remove.items():
+        yield Change(kind, Action.REMOVE, key, _owner(key, there), None, there, "no longer declared")
+
+
+def _owner(key: Hashable, observed: Any) -> Owner:
+    """The owner of an observed resource; a broken pair's key is its owner's text."""
+    owner = getattr(observed, "owner", None)
+    if isinstance(owner, Owner):
+        return owner
+    topology, _, entity = str(key).partition("/")
+    return Owner(topology, entity)
+
+
+def difference(there: Any, wanted: Any) -> str:
+    """What differs between two specs, in words: 'mtu 1500 -> 1400'."""
+    if type(there) is not type(wanted):
+        return "damaged: " + ("an end is missing or down" if isinstance(there, tuple) else "unreadable")
+    parts = []
+    for spec in fields(wanted):
+        before, after = getattr(there, spec.name), getattr(wanted, spec.name)
+        if before == after:
+            continue
+        if hasattr(after, "__dataclass_fields__") and type(before) is type(after) and not isinstance(after, Owner):
+            parts.append(difference(before, after))
+        else:
+            parts.append(f"{spec.name} {_show(before)} -> {_show(after)}")
+    return ", ".join(parts)
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, Owner):
+        return value.text
+    if isinstance(value, frozenset):
+        return "{" + ", ".join(sorted(_show(item) for item in value)) + "}"
+    if hasattr(value, "to") and hasattr(value, "via"):
+        return f"{value.to} via {value.via}"
+    return "none" if value in (None, "") else str(value)
+
