@@ -1,0 +1,40 @@
+"""Every register bit of the pipeline, named once.
+
+Registers are 0 when a packet enters, so 0 always means "not decided yet".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vswitchctl.pipeline.fields import REG, Field
+
+
+@dataclass(frozen=True, slots=True)
+class Bits:
+    """`width` bits of a field from bit `offset` (0 is the least significant)."""
+
+    field: Field
+    offset: int
+    width: int
+    name: str
+
+    @property
+    def mask(self) -> int:
+        """The bits' mask in the whole field."""
+        return ((1 << self.width) - 1) << self.offset
+
+
+NETWORK = Bits(REG[0], 0, 16, "network")
+"""The tag of the network that the packet belongs to; on links between bridges it is the VLAN id."""
+
+OUT_PORT = Bits(REG[1], 0, 32, "out_port")
+"""The OpenFlow port that the lookup chose."""
+
+LEARN = Bits(REG[2], 0, 1, "learn")
+"""1: the source behind this port may be learned."""
+
+NO_FLOOD = Bits(REG[2], 1, 1, "no_flood")
+"""1: came over a link outside the network's broadcast tree, so it must never be flooded."""
+
+REGISTERS: dict[str, Bits] = {bits.name: bits for bits in (NETWORK, OUT_PORT, LEARN, NO_FLOOD)}
