@@ -41,7 +41,11 @@ def _classify(tagged: bool, learn: bool, flood: bool) -> Template:
 _CLASSIFY = {shape: _classify(*shape) for shape in product((False, True), repeat=3)}
 
 _LOOKUP = Template(
-    L2_LOOKUP, KNOWN, {NETWORK: Var("network"), ETH_DST: Var("mac")}, [load(OUT_PORT, Var("port"))], goto=OUTPUT
+    L2_LOOKUP,
+    KNOWN,
+    {NETWORK: Var("network"), ETH_DST: Var("mac")},
+    [load(OUT_PORT, Var("port"))],
+    goto=OUTPUT,
 )
 _LOOKUP_GROUP = Template(L2_LOOKUP, FLOODED, {ETH_DST: (GROUP_BIT, GROUP_BIT)}, goto=FLOOD)
 _LOOKUP_UNKNOWN = Template(L2_LOOKUP, UNKNOWN, {NETWORK: Var("network")}, [resubmit(L2_LEARNED)], goto=FLOOD)

@@ -66,7 +66,9 @@ class Learning:
         learning = {network.tag for network in switch.networks if network.learns}
         for network in switch.networks:
             if network.learns:
-                yield _LEARN(cookie(network.owner), network=network.tag, learned=cookie(network.owner, LEARNED_RULE))
+                yield _LEARN(
+                    cookie(network.owner), network=network.tag, learned=cookie(network.owner, LEARNED_RULE)
+                )
         for known in switch.macs:
             if known.tag in learning:
                 yield _KNOWN_SOURCE(cookie(known.owner), network=known.tag, mac=known.mac)

@@ -25,16 +25,19 @@ def compile_topology(stored: Stored, facts: Facts, apps: Sequence[App]) -> Desir
     return DesiredState(
         netlink=wiring.netlink,
         ovs=wiring.ovs,
-        flows={switch.name: compile_flows(switch, apps) for switch in compile_switches(stored, wiring, facts)},
+        flows={
+            switch.name: compile_flows(switch, apps) for switch in compile_switches(stored, wiring, facts)
+        },
         cookies={cookie(owner): owner for owner in owners},
         pending={
-            wiring.ovs.ports[key].owner: waiting.format(key.name, key.bridge) for key in unnumbered(wiring, facts)
+            wiring.ovs.ports[key].owner: waiting.format(key.name, key.bridge)
+            for key in unnumbered(wiring, facts)
         },
     )
 
 
 def compile_flows(switch: Switch, apps: Sequence[App]) -> FlowTable:
-    """The flows of one bridge. Raises InternalError where two apps want the same table, priority and match."""
+    """The flows of one bridge. Raises InternalError where two flows have the same match."""
     table: FlowTable = {}
     count = 0
     for app in apps:
@@ -42,7 +45,9 @@ def compile_flows(switch: Switch, apps: Sequence[App]) -> FlowTable:
             table[key] = value
             count += 1
     if count != len(table):
-        raise InternalError(f"{count - len(table)} flows of bridge '{switch.name}' have the match of another flow")
+        raise InternalError(
+            f"{count - len(table)} flows of bridge '{switch.name}' have the match of another flow"
+        )
     return table
 
 
@@ -69,7 +74,9 @@ class Compiler:
     def _one(self, stored: Stored, facts: Facts) -> DesiredState:
         name = stored.topology.name
         bridges = {node for node, spec in stored.topology.nodes.items() if spec.kind == "bridge"}
-        own = Facts({key: n for key, n in facts.ofports.items() if key.bridge in bridges}, facts.system_datapath)
+        own = Facts(
+            {key: n for key, n in facts.ofports.items() if key.bridge in bridges}, facts.system_datapath
+        )
         kept = self._kept.get(name)
         if kept is not None and kept[0] == stored and kept[1] == own:
             return kept[2]

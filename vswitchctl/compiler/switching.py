@@ -14,7 +14,7 @@ from vswitchctl.topology.graph import Forwarding, forwarding
 
 
 def learns(topology: Topology, network: str) -> bool:
-    """Whether the network reaches things the topology does not declare: behind a Linux bridge or an uplink."""
+    """Whether the network reaches what nobody declared: behind a Linux bridge or an uplink."""
     return any(
         (isinstance(node, LinuxBridge) and node.network == network)
         or (isinstance(node, Uplink) and (node.network == network or network in node.trunk))
@@ -59,7 +59,9 @@ class _Switches:
         self._macs(name, paths, bridges)
         for bridge in bridges:
             flood = self._flood(name, bridge, paths)
-            self.networks[bridge].append(SwitchNetwork(self.tags[name], self._owner(f"networks/{name}"), unknown, flood))
+            self.networks[bridge].append(
+                SwitchNetwork(self.tags[name], self._owner(f"networks/{name}"), unknown, flood)
+            )
 
     def switch(self, name: str) -> Switch:
         ports = (
@@ -99,7 +101,12 @@ class _Switches:
     def _macs(self, network: str, paths: Forwarding, bridges: Iterable[str]) -> None:
         tag = self.tags[network]
         known = [
-            (int(self.topology.endpoint_mac(end).replace(":", ""), 16), end, switch, self._owner(f"interfaces/{end}"))
+            (
+                int(self.topology.endpoint_mac(end).replace(":", ""), 16),
+                end,
+                switch,
+                self._owner(f"interfaces/{end}"),
+            )
             for end, switch in paths.attached.items()
             if self.topology.interface(end) is not None
         ]

@@ -38,7 +38,7 @@ VLAN_HEADER = 4
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """netlink and ovs: the resources. ports: (bridge, what its port leads to: an end or a switch) -> port key."""
+    """netlink and ovs: the resources. ports: (bridge, the end or switch a port leads to) -> port key."""
 
     netlink: NetlinkState
     ovs: OvsState
@@ -59,7 +59,9 @@ def link_kind(topology: Topology, link: Link, facts: Facts) -> str:
         return "uplink"
     if link.kind != "auto":
         return link.kind
-    alike = isinstance(a, Bridge) and isinstance(b, Bridge) and datapath_type(a, facts) == datapath_type(b, facts)
+    alike = (
+        isinstance(a, Bridge) and isinstance(b, Bridge) and datapath_type(a, facts) == datapath_type(b, facts)
+    )
     return "patch" if alike else "veth"
 
 
@@ -84,7 +86,9 @@ class _Wiring:
         self.ports: dict[tuple[str, str], PortKey] = {}
         # A userspace datapath takes a partial checksum for a wrong one, wherever the frame entered.
         self.tx_checksum = all(
-            datapath_type(node, facts) == "system" for node in topology.nodes.values() if isinstance(node, Bridge)
+            datapath_type(node, facts) == "system"
+            for node in topology.nodes.values()
+            if isinstance(node, Bridge)
         )
         self.trunk_mtu = VLAN_HEADER + max((net.mtu for net in topology.networks.values()), default=1500)
 
@@ -93,7 +97,9 @@ class _Wiring:
         if isinstance(node, Bridge):
             self.ovs.bridges[name] = OvsBridgeSpec(owner, datapath_type(node, self.facts))
         elif isinstance(node, LinuxBridge):
-            self.netlink.linux_bridges[name] = LinuxBridgeSpec(owner, self.topology.networks[node.network].mtu)
+            self.netlink.linux_bridges[name] = LinuxBridgeSpec(
+                owner, self.topology.networks[node.network].mtu
+            )
         elif isinstance(node, Namespace):
             routes = frozenset(RouteSpec(route.to, route.via) for route in node.routes)
             self.netlink.namespaces[name] = NamespaceSpec(owner, routes)
@@ -115,7 +121,7 @@ class _Wiring:
 
     def _uplink(self, link: Link, owner: Owner) -> None:
         for end, other in (link.ends, link.ends[::-1]):
-            node = self.topology.nodes[end] if end in self.topology.nodes else None
+            node = self.topology.nodes.get(end)
             if isinstance(node, Uplink):
                 self._port(other, end, node.interface, OvsPortSpec(owner))
 
@@ -149,7 +155,7 @@ class _Wiring:
         )
 
     def _mtu(self, end: str, other: str) -> int:
-        """Both ends of a pair agree: the endpoint's MTU, the Linux bridge's network's, or a tagged trunk's."""
+        """Both ends agree: the endpoint's MTU, the Linux bridge's network's, or a tagged trunk's."""
         for name in (end, other):
             if self.topology.interface(name) is not None:
                 return self.topology.endpoint_mtu(name)

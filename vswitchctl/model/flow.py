@@ -1,6 +1,6 @@
 """A flow as bytes: what the switch itself compares, so reading back 100,000 flows parses none of them.
 
-key:   table_id (1 byte) | priority (2, big endian) | OXM match fields in OVS's order, without header or padding
+key:   table_id (1 byte) | priority (2, big endian) | OXM fields in OVS's order, no header or padding
 value: cookie (8) | idle_timeout (2) | hard_timeout (2) | flags (2) | instructions as on the wire
 (OpenFlow 1.4.1 section 7.3.4.1 ofp_flow_mod and 7.3.5.2 ofp_flow_stats hold the same parts in other places.)
 """

@@ -44,7 +44,9 @@ def allocate_tags(topology: Topology, kept: Mapping[str, int]) -> dict[str, int]
         if name not in tags:
             tag = next(free, None)
             if tag is None:
-                raise Conflict(f"no VLAN tag is left for network '{name}'", "at most 4094 networks fit a topology")
+                raise Conflict(
+                    f"no VLAN tag is left for network '{name}'", "at most 4094 networks fit a topology"
+                )
             tags[name] = tag
     return {name: tags[name] for name in topology.networks}
 

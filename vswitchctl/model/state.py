@@ -17,7 +17,7 @@ OWNER_KEY = "vswitchctl"
 """`external_ids:vswitchctl=<topology>/<entity>` in OVSDB; `vswitchctl:<topology>/<entity>` as ifalias."""
 
 ROUTE_PROTOCOL = 0x76
-"""rtm_protocol and ifa_proto ('v') of routes and addresses we set: rtnetlink(7), values above RTPROT_STATIC."""
+"""'v': rtm_protocol and ifa_proto of routes and addresses we set; rtnetlink(7), above RTPROT_STATIC."""
 
 ROOT = ""
 """The network namespace that the daemon runs in."""
@@ -101,10 +101,14 @@ class VethSpec:
 
 @dataclass(frozen=True, slots=True)
 class OvsBridgeSpec:
-    """An Open vSwitch bridge: fail_mode=secure, no controller, mac-learning nowhere but in our flows."""
+    """An Open vSwitch bridge: fail_mode=secure, no controller, mac-learning nowhere but in our flows.
+
+    drift: what was altered by hand, e.g. 'fail_mode=standalone'; '' in every desired bridge.
+    """
 
     owner: Owner
     datapath_type: str
+    drift: str = ""
 
 
 class PortKey(NamedTuple):
@@ -114,11 +118,15 @@ class PortKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class OvsPortSpec:
-    """A port with one interface of the same name. type '' is a device of the system, 'patch' has a `peer`."""
+    """A port with one interface of the same name. type '' is a device of the system, 'patch' has a `peer`.
+
+    drift: what was altered by hand, e.g. 'tag=5'; '' in every desired port.
+    """
 
     owner: Owner
     type: str = ""
     peer: str | None = None
+    drift: str = ""
 
 
 @dataclass(frozen=True, slots=True)

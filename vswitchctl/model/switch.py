@@ -42,7 +42,7 @@ class KnownMac:
 
 @dataclass(frozen=True, slots=True)
 class SwitchNetwork:
-    """A network on this bridge. learns: it has endpoints nobody declared somewhere, so unknown MACs are learned."""
+    """A network on this bridge. learns: somewhere it has endpoints that nobody declared."""
 
     tag: int
     owner: Owner

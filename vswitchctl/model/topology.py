@@ -75,7 +75,7 @@ _UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9, "tbit": 10**12}
 
 
 def rate_bits(value: str) -> int:
-    """'100mbit' -> 100_000_000 bits (per second for a rate, in all for a burst). Decimal units, as tc(8) 'mbit'.
+    """'100mbit' -> 100_000_000: bits per second of a rate, bits of a burst. Decimal units, as in tc(8).
 
     Raises ValueError where the unit is missing or unknown.
     """

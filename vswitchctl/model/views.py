@@ -15,9 +15,9 @@ class View(BaseModel):
 
 
 class Status(StrEnum):
-    """in-sync: as declared. applying: work under way. pending: waits for something outside. failed: see reason.
+    """in-sync: as declared. applying: work under way. pending: waits for something outside.
 
-    stale: the daemon cannot read the outside system now, so it does not know.
+    failed: see the reason. stale: the daemon cannot read the outside system now, so it does not know.
     """
 
     IN_SYNC = "in-sync"

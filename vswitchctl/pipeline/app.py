@@ -41,5 +41,7 @@ def load_apps() -> tuple[App, ...]:
         for table in app.tables:
             other = owners.setdefault(table.id, app.name)
             if other != app.name:
-                raise InternalError(f"table '{table.name}' belongs to both app '{other}' and app '{app.name}'")
+                raise InternalError(
+                    f"table '{table.name}' belongs to both app '{other}' and app '{app.name}'"
+                )
     return apps

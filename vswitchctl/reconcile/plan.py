@@ -49,9 +49,9 @@ def plan_wiring(desired: DesiredState, netlink: ObservedNetlink, ovs: ObservedOv
 
 def _with_broken(netlink: ObservedNetlink) -> NetlinkState:
     """A pair with an end missing stands as something that equals no spec, so it is changed or removed."""
-    broken: dict[str, Any] = {key: ends for key, ends in netlink.broken.items()}
     owned = netlink.owned
-    return NetlinkState(owned.namespaces, owned.linux_bridges, {**owned.veths, **broken})
+    veths: dict[str, Any] = {**owned.veths, **netlink.broken}
+    return NetlinkState(owned.namespaces, owned.linux_bridges, veths)
 
 
 def _changes(kind: Kind, desired: Mapping[Any, Any], observed: Mapping[Any, Any]) -> Iterator[Change]:
@@ -82,7 +82,11 @@ def difference(there: Any, wanted: Any) -> str:
         before, after = getattr(there, spec.name), getattr(wanted, spec.name)
         if before == after:
             continue
-        if hasattr(after, "__dataclass_fields__") and type(before) is type(after) and not isinstance(after, Owner):
+        if (
+            hasattr(after, "__dataclass_fields__")
+            and type(before) is type(after)
+            and not isinstance(after, Owner)
+        ):
             parts.append(difference(before, after))
         else:
             parts.append(f"{spec.name} {_show(before)} -> {_show(after)}")
@@ -97,4 +101,3 @@ def _show(value: Any) -> str:
     if hasattr(value, "to") and hasattr(value, "via"):
         return f"{value.to} via {value.via}"
     return "none" if value in (None, "") else str(value)
-

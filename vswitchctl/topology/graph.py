@@ -93,7 +93,9 @@ def partitions(topology: Topology, network: str) -> tuple[frozenset[str], ...]:
         nodes = {split_end(end)[0] for end, switch in attached.items() if switch in component}
         linux = {name for name in component if graph.nodes[name]["linux"]}
         if nodes or linux:
-            parts.append(frozenset(nodes | linux | {attached[e] for e in attached if attached[e] in component}))
+            parts.append(
+                frozenset(nodes | linux | {attached[e] for e in attached if attached[e] in component})
+            )
     return tuple(sorted(parts, key=sorted))
 
 

@@ -1,0 +1,294 @@
+"""What the daemon answers: the `Service` of the API, over the intent database and the reconcile loop."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from vswitchctl.api.service import FlowSource
+from vswitchctl.compiler.compile import compile_topology, provisional
+from vswitchctl.errors import NotFound, RetryableError
+from vswitchctl.model.flow import Flow, FlowTable, priority, table_id
+from vswitchctl.model.intent import Intent, Stored, allocate_tags
+from vswitchctl.model.state import DesiredState, ObservedNetlink, ObservedOvs
+from vswitchctl.model.topology import Topology, entities
+from vswitchctl.model.views import (
+    BridgeView,
+    FlowCount,
+    FlowView,
+    HostView,
+    LinkView,
+    OperationView,
+    PlanView,
+    PortView,
+    Status,
+    TenantView,
+    TopologyDetail,
+    TopologyDocument,
+    TopologyView,
+)
+from vswitchctl.operations import Operations
+from vswitchctl.pipeline.app import App
+from vswitchctl.reconcile.delta import diff
+from vswitchctl.reconcile.loop import Loop
+from vswitchctl.reconcile.plan import plan_wiring
+from vswitchctl.service.refuse import find, refuse_conflicts, refuse_invalid, warnings_of
+from vswitchctl.service.show import (
+    Statuses,
+    change_view,
+    flow_changes,
+    flow_view,
+    link_views,
+    tenant_view,
+    topology_view,
+)
+
+
+class Store(Protocol):
+    """The intent database, as the service writes and reads it."""
+
+    def read(self) -> Intent: ...
+
+    def write(
+        self, topology: Topology, sources: Mapping[str, str], *, expected_generation: int | None = None
+    ) -> Stored: ...
+
+    def delete(self, name: str) -> None: ...
+
+
+class HostService:
+    """One host's daemon. Thread-safe: reads of the outside hold the loop's lock."""
+
+    def __init__(self, host: str, store: Store, loop: Loop, apps: Sequence[App]) -> None:
+        self._host = host
+        self._store = store
+        self._loop = loop
+        self._apps = apps
+        self._operations = Operations(loop)
+
+    # -- plan, apply, destroy ----------------------------------------------------------------------------
+
+    def plan(self, document: TopologyDocument, *, flows: bool = False) -> PlanView:
+        """See `Service.plan`."""
+        refuse_invalid(document.topology)
+        with self._loop.lock:
+            return self._plan(document, self._store.read(), flows=flows)
+
+    def _plan(self, document: TopologyDocument, intent: Intent, *, flows: bool) -> PlanView:
+        topology = document.topology
+        stored = intent.get(topology.name)
+        candidate = Stored(
+            topology,
+            stored.generation if stored else 0,
+            allocate_tags(topology, stored.tags if stored else {}),
+            document.sources,
+        )
+        netlink, ovs = self._loop.netlink.read(), self._loop.ovs.read()
+        refuse_conflicts(topology, intent, netlink, ovs)
+        facts = self._loop.facts(ovs)
+        desired = compile_topology(candidate, facts, self._apps)
+        if desired.pending:
+            desired = compile_topology(candidate, provisional(desired, facts), self._apps)
+        return self._view(
+            candidate, desired, netlink, ovs, flows=flows, warnings=warnings_of(topology, netlink)
+        )
+
+    def plan_destroy(self, name: str) -> PlanView:
+        """See `Service.plan_destroy`."""
+        with self._loop.lock:
+            stored = find(self._store.read(), name)
+            netlink, ovs = self._loop.netlink.read(), self._loop.ovs.read()
+            return self._view(stored, DesiredState(), netlink, ovs, flows=False, warnings=())
+
+    def _view(
+        self,
+        stored: Stored,
+        desired: DesiredState,
+        netlink: ObservedNetlink,
+        ovs: ObservedOvs,
+        *,
+        flows: bool,
+        warnings: tuple[str, ...],
+    ) -> PlanView:
+        name = stored.topology.name
+        changes = [c for c in plan_wiring(desired, netlink, ovs) if c.owner.topology == name]
+        views = [change_view(change, stored.sources) for change in changes]
+        counts = []
+        mine = {bridge for bridge, spec in ovs.owned.bridges.items() if spec.owner.topology == name}
+        for bridge in sorted(mine | desired.flows.keys()):
+            there = dict(self._loop.flows(bridge).owned) if bridge in mine else {}
+            delta = diff(desired.flows.get(bridge, {}), there)
+            if delta:
+                counts.append(
+                    FlowCount(
+                        bridge=bridge, add=len(delta.add), change=len(delta.change), remove=len(delta.remove)
+                    )
+                )
+            if flows:
+                views.extend(flow_changes(bridge, delta, desired, stored))
+        return PlanView(
+            topology=name,
+            generation=stored.generation,
+            changes=tuple(views),
+            flows=tuple(counts),
+            warnings=warnings,
+            foreign=tuple(sorted(f"{f.kind} {f.name}" for f in ovs.foreign)),
+        )
+
+    def apply(self, document: TopologyDocument, *, expected_generation: int | None = None) -> OperationView:
+        """See `Service.apply`. Nothing is stored of a document that is invalid or in conflict."""
+        topology = document.topology
+        refuse_invalid(topology)
+        with self._loop.lock:
+            netlink, ovs = self._loop.netlink.read(), self._loop.ovs.read()
+        refuse_conflicts(topology, self._store.read(), netlink, ovs)
+        stored = self._store.write(topology, document.sources, expected_generation=expected_generation)
+        return self._operations.begin("apply", topology.name, stored.generation)
+
+    def destroy(self, name: str) -> OperationView:
+        """See `Service.destroy`."""
+        stored = find(self._store.read(), name)
+        self._store.delete(name)
+        return self._operations.begin("destroy", name, stored.generation)
+
+    def operation(self, operation_id: str) -> OperationView:
+        """See `Service.operation`."""
+        return self._operations.get(operation_id)
+
+    def wait_operation(self, operation_id: str, seen: OperationView | None, timeout: float) -> OperationView:
+        """See `Service.wait_operation`."""
+        return self._operations.wait(operation_id, seen, timeout)
+
+    # -- what is -----------------------------------------------------------------------------------------
+
+    def topologies(self) -> tuple[TopologyView, ...]:
+        """See `Service.topologies`."""
+        last, _ = self._loop.current()
+        return tuple(topology_view(stored, last) for _, stored in sorted(self._store.read().items()))
+
+    def topology(self, name: str) -> TopologyDetail:
+        """See `Service.topology`."""
+        stored = find(self._store.read(), name)
+        last, _ = self._loop.current()
+        states = Statuses(last)
+        return TopologyDetail(
+            view=topology_view(stored, last),
+            document=stored.topology,
+            tags=dict(stored.tags),
+            entities=tuple(states.entity(stored, entity) for entity in entities(stored.topology)),
+        )
+
+    def hosts(self) -> tuple[HostView, ...]:
+        """See `Service.hosts`."""
+        last, _ = self._loop.current()
+        failed = [name for name, outcome in last.outcomes.items() if not outcome.verified]
+        status = Status.STALE if last.stale else Status.FAILED if failed else Status.IN_SYNC
+        reason = last.stale or (f"{len(failed)} of the topologies are not in sync" if failed else "")
+        datapath, version = "", ""
+        try:
+            with self._loop.lock:
+                ovs = self._loop.ovs.read()
+            datapath = "system" if self._loop.facts(ovs).system_datapath else "netdev"
+            version = ovs.version
+        except RetryableError as error:
+            status, reason = Status.STALE, str(error)
+        return (
+            HostView(
+                name=self._host,
+                status=status,
+                reason=reason,
+                datapath=datapath,
+                ovs_version=version,
+                topologies=len(self._store.read()),
+                flows=sum(len(table) for table in last.desired.flows.values()),
+                last_sync_seconds=last.seconds,
+            ),
+        )
+
+    def bridges(self) -> tuple[BridgeView, ...]:
+        """See `Service.bridges`."""
+        last, _ = self._loop.current()
+        states = Statuses(last)
+        ports = Counter(key.bridge for key in last.desired.ovs.ports)
+        masters = Counter(
+            end.master
+            for veth in last.desired.netlink.veths.values()
+            for end in (veth.a, veth.b)
+            if end.master
+        )
+        found = []
+        for name, bridge in sorted(last.desired.ovs.bridges.items()):
+            status, reason = states.of(bridge.owner)
+            flows, foreign = self._flow_counts(name)
+            found.append(
+                BridgeView(
+                    name=name, kind="bridge", topology=bridge.owner.topology, datapath=bridge.datapath_type,
+                    ports=ports[name], flows=flows, foreign_flows=foreign, status=status, reason=reason,
+                )
+            )  # fmt: skip
+        for name, linux in sorted(last.desired.netlink.linux_bridges.items()):
+            status, reason = states.of(linux.owner)
+            found.append(
+                BridgeView(
+                    name=name, kind="linux-bridge", topology=linux.owner.topology,
+                    ports=masters[name], status=status, reason=reason,
+                )
+            )  # fmt: skip
+        return tuple(found)
+
+    def _flow_counts(self, bridge: str) -> tuple[int, int]:
+        try:
+            read = self._loop.flows(bridge)
+        except RetryableError:
+            return 0, 0
+        return len(read.owned), len(read.foreign)
+
+    def ports(self) -> tuple[PortView, ...]:
+        """See `Service.ports`."""
+        last, _ = self._loop.current()
+        states = Statuses(last)
+        with self._loop.lock:
+            ofports = self._loop.ovs.read().ofports
+        found = []
+        for key, port in sorted(last.desired.ovs.ports.items()):
+            status, reason = states.of(port.owner)
+            found.append(
+                PortView(
+                    bridge=key.bridge, name=key.name, ofport=ofports.get(key), type=port.type or "system",
+                    topology=port.owner.topology, entity=port.owner.entity, status=status, reason=reason,
+                )
+            )  # fmt: skip
+        return tuple(found)
+
+    def links(self) -> tuple[LinkView, ...]:
+        """See `Service.links`."""
+        last, _ = self._loop.current()
+        states = Statuses(last)
+        return tuple(
+            view for _, stored in sorted(self._store.read().items()) for view in link_views(stored, states)
+        )
+
+    def tenants(self) -> tuple[TenantView, ...]:
+        """See `Service.tenants`."""
+        last, _ = self._loop.current()
+        states = Statuses(last)
+        return tuple(
+            tenant_view(stored, name, states)
+            for _, stored in sorted(self._store.read().items())
+            for name in stored.topology.tenants
+        )
+
+    def flows(self, bridge: str, *, source: FlowSource = "observed") -> tuple[FlowView, ...]:
+        """See `Service.flows`."""
+        last, _ = self._loop.current()
+        desired = last.desired.flows
+        if bridge not in desired:
+            raise NotFound(f"no bridge '{bridge}'", f"bridges are: {', '.join(sorted(desired)) or 'none'}")
+        if source == "desired":
+            table: FlowTable = desired[bridge]
+        else:
+            read = self._loop.flows(bridge)
+            table = {**read.owned, **read.foreign}
+        ordered = sorted(table.items(), key=lambda item: (table_id(item[0]), -priority(item[0]), item[0]))
+        return tuple(flow_view(bridge, Flow(*item), last.desired.cookies) for item in ordered)
