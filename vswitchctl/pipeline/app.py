@@ -27,7 +27,7 @@ class App(Protocol):
 
 
 def load_apps() -> tuple[App, ...]:
-    """Every app registered under the entry-point group `vswitchctl.apps`, by name; ours use the same door.
+    """Every app of the entry-point group `vswitchctl.apps`, by name; ours use the same door.
 
     Raises InternalError where none is found (the package is not installed) or a table has two owners.
     """
