@@ -1,4 +1,4 @@
-"""A flow's bytes as text that ovs-ofctl accepts: what the encoder emits, and hex for whatever else a switch holds.
+"""A flow's bytes as text that ovs-ofctl accepts; hex for what the encoder never emits.
 
 Input comes from a switch and may be anything: nothing here raises on it.
 """
@@ -21,7 +21,7 @@ _APPLY_ACTIONS, _GOTO_TABLE = 4, 1
 
 @dataclass(frozen=True, slots=True)
 class DecodedFlow:
-    """A flow for a person. table_name: the table's name, or its number where the pipeline has no such table."""
+    """A flow for a person. table_name: the table's name, its number where we have no such table."""
 
     table_name: str
     priority: int

@@ -45,6 +45,11 @@ def _subfield(header: int, offset: int, width: int) -> str:
     return f"{field.name}[{offset}]" if width == 1 else f"{field.name}[{offset}..{offset + width - 1}]"
 
 
+def _part(one: bytes, at: int, width: int) -> str:
+    header, offset = unpack_from(">IH", one, at)
+    return _subfield(header, offset, width)
+
+
 def _ofs_nbits(header: int, packed: int) -> str:
     return _subfield(header, packed >> 6, (packed & 0x3F) + 1)
 
@@ -130,11 +135,11 @@ def _specs(one: bytes, at: int) -> Iterator[str]:
             octets = -(-width // 16) * 2
             src, at = hex(int.from_bytes(one[at : at + octets], "big")), at + octets
         else:
-            src, at = _subfield(*unpack_from(">IH", one, at), width), at + 6
+            src, at = _part(one, at, width), at + 6
         if kind == 2:
             yield f"output:{src}"
             continue
-        dst, at = _subfield(*unpack_from(">IH", one, at), width), at + 6
+        dst, at = _part(one, at, width), at + 6
         yield f"load:{src}->{dst}" if kind == 1 else f"{dst}={src}"
 
 

@@ -41,7 +41,7 @@ def _style(field: Field) -> Callable[[int], str]:
 
 
 def value_text(field: Field, value: int, mask: int) -> str:
-    """'10.0.0.0/8', '0x1000/0xf000', ...: the mask only where it is not full, as a prefix length where it is one."""
+    """'10.0.0.0/8', '0x1000/0xf000', ...: no full mask, a prefix length where it is one."""
     if field.name == "ip_frag" and (value, mask) in _FRAGMENTS:
         return _FRAGMENTS[value, mask]
     style = _style(field)
