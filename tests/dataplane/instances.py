@@ -23,7 +23,7 @@ SCHEMA_DIR = Path("/usr/share/openvswitch")
 COMMAND_SECONDS = 60
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
-# Daemons detach; where init reaps nothing (containers) they would stay as zombies, so they become ours to reap.
+# Daemons detach. Where init reaps nothing (containers) they would stay as zombies, so we become their parent.
 ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
