@@ -154,12 +154,13 @@ class _Uvicorn(uvicorn.Server):
 class ApiServer:
     """The API on one socket. `run()` blocks until `stop()`, which any thread or signal handler may call."""
 
-    def __init__(self, app: FastAPI, socket_path: Path) -> None:
+    def __init__(self, app: FastAPI, socket_path: Path, *, ready: Callable[[], None] | None = None) -> None:
         """Bind at once, before anything else starts. Raises Conflict where the path is taken, UserError."""
         self.path = socket_path
         self._socket = bind_socket(socket_path)
         self._identity = _identity(socket_path)
         self.ready = threading.Event()
+        self._tell_ready = ready
         config = uvicorn.Config(
             app,
             http=PeerCheckedProtocol,
@@ -172,7 +173,7 @@ class ApiServer:
             server_header=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
-        self._server = _Uvicorn(config, self.ready.set)
+        self._server = _Uvicorn(config, self._on_ready)
 
     def run(self) -> None:
         """Serve until stop(); then remove the socket file."""
@@ -180,6 +181,11 @@ class ApiServer:
             self._server.run(sockets=[self._socket])
         finally:
             self.close()
+
+    def _on_ready(self) -> None:
+        self.ready.set()
+        if self._tell_ready is not None:
+            self._tell_ready()
 
     def stop(self) -> None:
         self._server.should_exit = True
@@ -200,9 +206,12 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def serve(app: FastAPI, socket_path: Path) -> None:
-    """Serve until SIGTERM or SIGINT, from the main thread; returns normally. Raises Conflict, UserError."""
-    server = ApiServer(app, socket_path)
+def serve(app: FastAPI, socket_path: Path, *, ready: Callable[[], None] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, from the main thread; returns normally. Raises Conflict, UserError.
+
+    ready: called once, when requests are answered.
+    """
+    server = ApiServer(app, socket_path, ready=ready)
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         server.stop()

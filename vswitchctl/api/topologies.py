@@ -9,10 +9,11 @@ from anyio import CapacityLimiter
 from fastapi import APIRouter, Query, Request, Response
 
 from vswitchctl.api.access import ServiceDep, WaitingDep, in_thread
+from vswitchctl.api.check import check
 from vswitchctl.api.operations import wait_for_end
 from vswitchctl.api.problems import operation_problem, problem_response
 from vswitchctl.api.service import Service
-from vswitchctl.errors import InvalidTopology, UserError
+from vswitchctl.errors import UserError
 from vswitchctl.model.views import (
     OperationState,
     OperationView,
@@ -106,17 +107,6 @@ async def destroy(
     """Remove the document and everything that it made."""
     operation = await in_thread(waiting, lambda: service.destroy(name))
     return await _answer(request, service, waiting, operation, wait)
-
-
-def check(document: TopologyDocument) -> None:
-    """Validate as a whole: a client may have sent anything. Raises InvalidTopology."""
-    from vswitchctl.topology.validate import (
-        validate,
-    )  # networkx is slow to import, and not every process plans
-
-    findings = validate(document.topology)
-    if findings:
-        raise InvalidTopology(findings)
 
 
 async def _answer(

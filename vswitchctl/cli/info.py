@@ -1,0 +1,32 @@
+"""version and schema: what this installation is, and what it reads."""
+
+from __future__ import annotations
+
+import typer
+
+from vswitchctl.cli.context import JsonOption
+from vswitchctl.cli.output import print_json, print_text
+
+SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(version)
+    app.command()(schema)
+
+
+def version(json: JsonOption = False) -> None:
+    """Print the version."""
+    from vswitchctl import __version__
+
+    if json:
+        print_json({"version": __version__})
+    else:
+        print_text(f"vswitchctl {__version__}")
+
+
+def schema() -> None:
+    """Print the JSON Schema of topology files, for editors."""
+    from vswitchctl.model.topology import Topology
+
+    print_json({"$schema": SCHEMA_DIALECT, **Topology.model_json_schema()})
