@@ -1,0 +1,153 @@
+"""Which attribute of the model stands in which column of the intent database: declarations only.
+
+To add a kind of entity: its table in `vswitchctl.ovsschema`, one `Table` here, and a `Held` in the table that
+holds it. A unit test compares the three (model, this mapping, schema), so nothing is forgotten silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from vswitchctl.model.topology import link_name
+
+Value = Any
+"""A column's value as the ovs library gives it: an atom, a list (a set or an optional) or a dict (a map)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """How an attribute of the model stands in a column."""
+
+    encode: Callable[[Any], Value]
+    decode: Callable[[Value], Any]
+
+
+PLAIN = Codec(lambda value: value, lambda column: column)
+OPTIONAL = Codec(lambda value: [] if value is None else [value], lambda column: column[0] if column else None)
+LIST = Codec(
+    lambda value: dict(enumerate(value)), lambda column: tuple(column[index] for index in sorted(column))
+)
+"""OVSDB has sets but no lists (RFC 7047 section 3.1), so a list is a map from the index."""
+MAP = Codec(dict, dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """A kind of entity.
+
+    columns: attributes of the model, of the same name.
+    stored: columns that only the database has; of these `name`, `position` (among siblings) and `source`
+        ('file:line') are filled wherever they are declared.
+    identity: the column that tells siblings apart; '' where only their order does.
+    entity: the entity's path, made of {name} and {parent}.
+    named_by: gives the name where the model keeps none.
+    constant: attributes that the table itself implies.
+    bare: the model has this column's value alone, no object.
+    """
+
+    name: str
+    columns: Mapping[str, Codec]
+    stored: tuple[str, ...] = ("name", "position", "source")
+    identity: str = "name"
+    entity: str = ""
+    named_by: Callable[[Any], str] | None = None
+    constant: Mapping[str, str] = field(default_factory=dict)
+    bare: str = ""
+    holds: tuple[Held, ...] = ()
+
+    @property
+    def every_column(self) -> tuple[str, ...]:
+        """The columns of a row, without those that hold parts."""
+        return (*self.columns, *self.stored)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """What a row holds: parts in `column`, by strong references; the model has them in `attribute`."""
+
+    attribute: str
+    form: Literal["named", "ordered", "single"]
+    table: Table
+    column: str
+
+
+_ABOUT = {"description": PLAIN}
+
+TENANT = Table("Tenant", _ABOUT, entity="tenants/{name}")
+NETWORK = Table(
+    "Network",
+    {"tenant": PLAIN, "subnets": LIST, "vlan": OPTIONAL, "mtu": PLAIN, **_ABOUT},
+    stored=("name", "position", "source", "tag"),
+    entity="networks/{name}",
+)
+BRIDGE = Table("Bridge", {"datapath": PLAIN, **_ABOUT}, entity="nodes/{name}", constant={"kind": "bridge"})
+LINUX_BRIDGE = Table(
+    "Linux_Bridge", {"network": PLAIN, **_ABOUT}, entity="nodes/{name}", constant={"kind": "linux-bridge"}
+)
+INTERFACE = Table(
+    "Interface",
+    {"network": PLAIN, "ip": LIST, "mac": OPTIONAL, "mtu": OPTIONAL, **_ABOUT},
+    entity="interfaces/{parent}:{name}",
+)
+ROUTE = Table("Route", {"to": PLAIN, "via": PLAIN, **_ABOUT}, stored=("position",), identity="to")
+NAMESPACE = Table(
+    "Namespace",
+    {"tenant": PLAIN, **_ABOUT},
+    entity="nodes/{name}",
+    constant={"kind": "namespace"},
+    holds=(
+        Held("interfaces", "named", INTERFACE, "interfaces"),
+        Held("routes", "ordered", ROUTE, "routes"),
+    ),
+)
+UPLINK = Table(
+    "Uplink",
+    {"interface": PLAIN, "network": OPTIONAL, "trunk": MAP, **_ABOUT},
+    entity="nodes/{name}",
+    constant={"kind": "uplink"},
+)
+LINK = Table(
+    "Link",
+    {"ends": LIST, "kind": PLAIN, "cost": PLAIN, **_ABOUT},
+    entity="links/{name}",
+    named_by=link_name,
+)
+QOS = Table(
+    "QoS", {"max_rate": OPTIONAL, "burst": OPTIONAL, "min_rate": OPTIONAL, **_ABOUT}, entity="qos/{name}"
+)
+EXPECT_GROUP = Table("Expect_Group", {"members": LIST}, stored=("position",), identity="", bare="members")
+EXPECT = Table(
+    "Expect",
+    _ABOUT,
+    stored=("source",),
+    identity="",
+    entity="expect",
+    holds=(Held("reachable", "ordered", EXPECT_GROUP, "reachable"),),
+)
+CLAIM = Table("Claim", {}, stored=("host", "device", "topology", "entity"), identity="device")
+CLAIMS = "claims"
+"""The column of Topology that holds Claim rows: derived from the model, so no `Held` names it."""
+
+TOPOLOGY = Table(
+    "Topology",
+    {"name": PLAIN, **_ABOUT},
+    stored=("source", "generation", "revision"),
+    entity="topology",
+    holds=(
+        Held("tenants", "named", TENANT, "tenants"),
+        Held("networks", "named", NETWORK, "networks"),
+        Held("nodes", "named", BRIDGE, "bridges"),
+        Held("nodes", "named", LINUX_BRIDGE, "linux_bridges"),
+        Held("nodes", "named", NAMESPACE, "namespaces"),
+        Held("nodes", "named", UPLINK, "uplinks"),
+        Held("links", "ordered", LINK, "links"),
+        Held("qos", "named", QOS, "qos"),
+        Held("expect", "single", EXPECT, "expect"),
+    ),
+)
+HOST = "Host"
+APPLIED = "Applied"
+STATUS_TABLES = frozenset((HOST, APPLIED))
+"""Tables that say what became of the intent; they are not part of it."""
