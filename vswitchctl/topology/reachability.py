@@ -1,0 +1,142 @@
+"""Who should reach whom, which packets would show it, and what measured packets say. Pure.
+
+Addresses overlap between tenants, so an answer proves nothing by its source address: every answer carries
+the name of the endpoint that gave it, and what counts is that name.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Literal
+
+import networkx as nx
+
+from vswitchctl.model.topology import Interface, Topology, split_end
+from vswitchctl.topology.graph import attachments, segment
+
+Pair = tuple[str, str]
+"""Two endpoints: who asks, who answers; e.g. ('web1:eth0', 'web2:eth0')."""
+
+Family = Literal[4, 6]
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """What packets showed. `endpoints` in the document's order.
+
+    reached: pairs that exchanged a packet both ways in every IP version that both have; two endpoints without
+        a common one are judged by plain Ethernet frames.
+    crossed: pairs of different networks between which any packet at all arrived.
+    """
+
+    endpoints: tuple[str, ...]
+    reached: frozenset[Pair]
+    crossed: frozenset[Pair] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """missing: expected and not reached. leaked: reached, or crossed, and not expected."""
+
+    missing: frozenset[Pair]
+    leaked: frozenset[Pair]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.leaked)
+
+
+@dataclass(frozen=True, slots=True)
+class Observations:
+    """answered: (who asked, who answered, IP version). heard: (who sent, who heard) an Ethernet frame."""
+
+    answered: frozenset[tuple[str, str, Family]]
+    heard: frozenset[Pair]
+
+
+def expected_pairs(topology: Topology) -> frozenset[Pair]:
+    """Ordered pairs of endpoints that exchange packets: as `expect` says, else all that share a network."""
+    if topology.expect is not None:
+        groups: Iterable[Iterable[str]] = topology.expect.reachable
+    else:
+        groups = (group for network in topology.networks for group in _joined(topology, network))
+    return frozenset(pair for group in groups for pair in permutations(group, 2))
+
+
+def _joined(topology: Topology, network: str) -> list[list[str]]:
+    """The endpoints of a network, in the groups that its links join."""
+    attached = attachments(topology, network)
+    return [
+        [end for end, switch in attached.items() if switch in part and topology.interface(end) is not None]
+        for part in nx.connected_components(segment(topology, network))
+    ]
+
+
+def first_addresses(interface: Interface) -> dict[Family, str]:
+    """The first address of each IP version, without its prefix length."""
+    found: dict[Family, str] = {}
+    for text in interface.ip:
+        address = ipaddress.ip_interface(text).ip
+        found.setdefault(4 if address.version == 4 else 6, str(address))
+    return found
+
+
+def ip_targets(topology: Topology) -> dict[tuple[str, Family], frozenset[str]]:
+    """(who asks, IP version) -> the addresses to ask: everybody else's, once each.
+
+    An address that the asking namespace has itself is left out: such a packet would never leave it.
+    """
+    addresses = {end: first_addresses(interface) for end, interface in topology.endpoints().items()}
+    own: dict[str, set[str]] = {}
+    for end, interface in topology.endpoints().items():
+        texts = (str(ipaddress.ip_interface(text).ip) for text in interface.ip)
+        own.setdefault(split_end(end)[0], set()).update(texts)
+    return {
+        (end, family): frozenset(
+            other[family] for name, other in addresses.items() if name != end and family in other
+        )
+        - own[split_end(end)[0]]
+        for end, mine in addresses.items()
+        for family in mine
+    }
+
+
+def expected_answers(topology: Topology, expected: frozenset[Pair]) -> frozenset[tuple[str, str, Family]]:
+    """The answers that complete the expected pairs: one for each IP version that both ends have."""
+    addresses = {end: first_addresses(interface) for end, interface in topology.endpoints().items()}
+    return frozenset(
+        (asks, answers, family)
+        for asks, answers in expected
+        for family in addresses[asks].keys() & addresses[answers].keys()
+    )
+
+
+def judge(topology: Topology, seen: Observations) -> Matrix:
+    """Observations -> matrix of pairs."""
+    endpoints = topology.endpoints()
+    network = {end: interface.network for end, interface in endpoints.items()}
+    families = {end: first_addresses(interface).keys() for end, interface in endpoints.items()}
+    touched = {(asks, answers) for asks, answers, _ in seen.answered} | seen.heard
+    return Matrix(
+        endpoints=tuple(endpoints),
+        reached=frozenset(pair for pair in permutations(endpoints, 2) if _reached(pair, families, seen)),
+        crossed=frozenset((a, b) for a, b in touched if network[a] != network[b]),
+    )
+
+
+def _reached(pair: Pair, families: Mapping[str, Iterable[Family]], seen: Observations) -> bool:
+    asks, answers = pair
+    common = set(families[asks]) & set(families[answers])
+    if not common:
+        return pair in seen.heard and (answers, asks) in seen.heard
+    return all((asks, answers, family) in seen.answered for family in common)
+
+
+def difference(matrix: Matrix, expected: frozenset[Pair]) -> Difference:
+    """Where the packets differ from what was expected. False where they do not."""
+    return Difference(
+        missing=expected - matrix.reached,
+        leaked=(matrix.reached | matrix.crossed) - expected,
+    )
