@@ -130,7 +130,7 @@ def _http_error(_request: Request, error: Exception) -> Response:
 
 
 def _defect(request: Request, error: Exception) -> Response:
-    # Starlette raises the error again after this answer, so the server logs its traceback.
+    # Starlette raises the error again after this: the server logs its traceback and closes the connection.
     return problem_response(
         Problem(
             type=URN + "internal-error",
@@ -138,5 +138,6 @@ def _defect(request: Request, error: Exception) -> Response:
             status=HTTPStatus.INTERNAL_SERVER_ERROR,
             detail=f"{request.method} {request.url.path}: {type(error).__name__}: {error}",
             remedy="a defect of vswitchctl: the daemon's log has the traceback",
-        )
+        ),
+        {"Connection": "close"},
     )
