@@ -1,0 +1,183 @@
+"""Random valid topologies: several connected bridges with loops, tenants with the same addresses, all kinds of nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn, SearchStrategy
+
+from vswitchctl.model.topology import Topology
+
+TENANTS = ("red", "blue", "green")
+SUBNETS = ("10.1.0.0/24", "10.2.0.0/24", "fd00:1::/64", "192.168.7.0/24")
+"""Each tenant takes from the same list, so tenants overlap and one tenant's networks do not."""
+
+TEXT = st.text(
+    st.characters(exclude_categories=("Cc", "Cs", "Cn", "Co", "Zl", "Zp"), exclude_characters="\ufeff"),
+    max_size=20,
+)
+"""Descriptions: any printable text, since they must survive every format."""
+
+
+@dataclass
+class _Draft:
+    """The document under construction, and the bridges that endpoints of a network can be linked to."""
+
+    draw: DrawFn
+    data: dict[str, Any]
+    homes: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def networks(self) -> list[str]:
+        return list(self.data["networks"])
+
+    def maybe(self, entity: dict[str, Any], key: str, values: SearchStrategy[Any]) -> None:
+        if self.draw(st.booleans()):
+            entity[key] = self.draw(values)
+
+    def link(self, a: str, b: str, **keys: Any) -> None:
+        ends = self.draw(st.permutations([a, b]))
+        self.data["links"].append({"ends": ends, **keys})
+
+
+@st.composite
+def topologies(
+    draw: DrawFn,
+    max_bridges: int = 6,
+    max_endpoints: int = 12,
+    max_linux_bridges: int = 2,
+    max_uplinks: int = 1,
+) -> Topology:
+    """A valid topology in which every network is whole: no errors, no partitions.
+
+    Open vSwitch bridges form a connected graph, often with loops. Linux bridges hang on one or two of them.
+    Endpoints hang on bridges, or on Linux bridges of their network.
+    """
+    name = draw(st.from_regex(r"[a-z][a-z0-9-]{0,7}", fullmatch=True))
+    draft = _Draft(draw, {"name": name, "tenants": {}, "networks": {}, "nodes": {}, "links": []})
+    draft.maybe(draft.data, "description", TEXT)
+    _networks(draft)
+    bridges = _bridges(draft, max_bridges)
+    draft.homes = {network: list(bridges) for network in draft.networks}
+    _linux_bridges(draft, bridges, draw(st.integers(0, max_linux_bridges)))
+    _uplinks(draft, bridges, draw(st.integers(0, max_uplinks)))
+    _endpoints(draft, draw(st.integers(0, max_endpoints)))
+    _profiles(draft)
+    _expect(draft)
+    draft.data["links"] = draw(st.permutations(draft.data["links"]))
+    return Topology.model_validate(draft.data)
+
+
+def _networks(draft: _Draft) -> None:
+    tags = draft.draw(st.lists(st.integers(1, 4094), min_size=12, max_size=12, unique=True))
+    for tenant in TENANTS[: draft.draw(st.integers(1, len(TENANTS)))]:
+        draft.data["tenants"][tenant] = {}
+        draft.maybe(draft.data["tenants"][tenant], "description", TEXT)
+        for number in range(draft.draw(st.integers(1, 2))):
+            network: dict[str, Any] = {
+                "tenant": tenant,
+                "subnets": list(SUBNETS[number * 2 : number * 2 + 2]),
+            }
+            draft.maybe(network, "vlan", st.just(tags.pop()))
+            draft.maybe(network, "mtu", st.integers(1280, 1600))
+            draft.data["networks"][f"{tenant}-{number}"] = network
+
+
+def _bridges(draft: _Draft, most: int) -> list[str]:
+    bridges = [f"br-{number}" for number in range(draft.draw(st.integers(1, most)))]
+    datapath = draft.draw(st.sampled_from(["auto", "netdev", "system"]))
+    for number, bridge in enumerate(bridges):
+        draft.data["nodes"][bridge] = {"kind": "bridge", "datapath": datapath}
+        draft.maybe(draft.data["nodes"][bridge], "description", TEXT)
+        if number:
+            _trunk(draft, bridges[draft.draw(st.integers(0, number - 1))], bridge)
+    joined = {frozenset(link["ends"]) for link in draft.data["links"]}
+    for number, a in enumerate(bridges):
+        for b in bridges[:number]:
+            if frozenset((a, b)) not in joined and draft.draw(st.integers(0, 3)) == 0:
+                _trunk(draft, a, b)
+    return bridges
+
+
+def _trunk(draft: _Draft, a: str, b: str) -> None:
+    keys: dict[str, Any] = {}
+    draft.maybe(keys, "kind", st.sampled_from(["auto", "veth", "patch"]))
+    draft.maybe(keys, "cost", st.integers(1, 100))
+    draft.link(a, b, **keys)
+
+
+def _linux_bridges(draft: _Draft, bridges: list[str], count: int) -> None:
+    for number in range(count):
+        name, network = f"lan{number}", draft.draw(st.sampled_from(draft.networks))
+        draft.data["nodes"][name] = {"kind": "linux-bridge", "network": network}
+        draft.homes[network].append(name)
+        for bridge in draft.draw(st.lists(st.sampled_from(bridges), min_size=1, max_size=2, unique=True)):
+            draft.link(name, bridge)
+
+
+def _uplinks(draft: _Draft, bridges: list[str], count: int) -> None:
+    for number in range(count):
+        uplink: dict[str, Any] = {"kind": "uplink", "interface": f"eth{number}"}
+        if draft.draw(st.booleans()):
+            uplink["network"] = draft.draw(st.sampled_from(draft.networks))
+        else:
+            trunked = draft.draw(st.lists(st.sampled_from(draft.networks), min_size=1, unique=True))
+            uplink["trunk"] = {network: 100 + tag for tag, network in enumerate(trunked)}
+        draft.data["nodes"][f"wan{number}"] = uplink
+        draft.link(f"wan{number}", draft.draw(st.sampled_from(bridges)))
+
+
+def _endpoints(draft: _Draft, count: int) -> None:
+    """Several namespaces; one may have several interfaces, in networks of its tenant."""
+    namespaces: dict[str, list[str]] = {}
+    for number in range(count):
+        network = draft.draw(st.sampled_from(draft.networks))
+        tenant = draft.data["networks"][network]["tenant"]
+        own = namespaces.setdefault(tenant, [])
+        if not own or draft.draw(st.integers(0, 3)):
+            own.append(f"{tenant}{number}")
+            draft.data["nodes"][own[-1]] = {"kind": "namespace", "tenant": tenant, "interfaces": {}}
+        node = draft.draw(st.sampled_from(own))
+        interfaces = draft.data["nodes"][node]["interfaces"]
+        name = f"eth{len(interfaces)}"
+        interfaces[name] = _interface(draft, network, number)
+        draft.link(f"{node}:{name}", draft.draw(st.sampled_from(draft.homes[network])))
+
+
+def _interface(draft: _Draft, network: str, number: int) -> dict[str, Any]:
+    """Addresses by number: unique inside a network, the same in different tenants.
+
+    Whoever has an address has one of the network's first subnet, so all of these reach each other.
+    """
+    subnets = [ip_network(text) for text in draft.data["networks"][network]["subnets"]]
+    chosen = subnets[: draft.draw(st.integers(0, 2))]
+    interface: dict[str, Any] = {"network": network}
+    addresses = [f"{subnet[number % (subnet.num_addresses - 3) + 1]}/{subnet.prefixlen}" for subnet in chosen]
+    if addresses:
+        interface["ip"] = addresses
+    draft.maybe(interface, "mac", st.just(f"52:54:00:12:34:{number:02x}"))
+    draft.maybe(interface, "mtu", st.just(1280))
+    draft.maybe(interface, "description", TEXT)
+    return interface
+
+
+def _profiles(draft: _Draft) -> None:
+    for name in draft.draw(st.lists(st.sampled_from(["gold", "silver"]), unique=True)):
+        profile = {"max_rate": f"{draft.draw(st.integers(10, 1000))}mbit"}
+        draft.maybe(profile, "burst", st.just("1mbit"))
+        draft.maybe(profile, "min_rate", st.just("500kbit"))
+        draft.data.setdefault("qos", {})[name] = profile
+
+
+def _expect(draft: _Draft) -> None:
+    """What follows from the rules: endpoints with a common network, and an address, reach each other."""
+    groups: dict[str, list[str]] = {}
+    for node, attributes in draft.data["nodes"].items():
+        for name, interface in attributes.get("interfaces", {}).items():
+            if "ip" in interface:
+                groups.setdefault(interface["network"], []).append(f"{node}:{name}")
+    if groups and draft.draw(st.booleans()):
+        draft.data["expect"] = {"reachable": list(groups.values())}

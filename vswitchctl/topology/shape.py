@@ -1,0 +1,185 @@
+"""From marked data to a Topology: what pydantic finds wrong with the shape, in plain words, with its place.
+
+Where parts are malformed, the rest is kept, so that its meaning can be checked in the same run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from vswitchctl.model.topology import Topology
+from vswitchctl.topology.document import Finding
+from vswitchctl.topology.shape_words import in_words, kind_of
+from vswitchctl.topology.source import MarkedDict, MarkedList, Path, Place, path_text, place_of
+
+NAMED_SECTIONS: Final = ("tenants", "networks", "nodes", "qos")
+_PLACEHOLDER = "unnamed"
+_ROUNDS = 4
+"""Removing a malformed part can bring up what it hid; the third round finds nothing in any case known."""
+
+
+@dataclass(slots=True)
+class Shape:
+    """topology: of the well-shaped parts, None where nothing is left. findings: every malformed part.
+
+    broken: entities that are malformed ('nodes/web1', 'links/3'; 'nodes/*' for a whole section).
+    links: the place of each link of `topology` in the document's list.
+    """
+
+    topology: Topology | None
+    findings: list[Finding] = field(default_factory=list)
+    broken: frozenset[str] = frozenset()
+    links: tuple[int, ...] = ()
+
+
+def check_shape(data: Any, place: Place) -> Shape:
+    """Data of any kind to a Shape; never raises."""
+    if not isinstance(data, MarkedDict):
+        message = f"a topology is a mapping of keys, this is {kind_of(data)}"
+        remedy = "start with 'name: my-network'"
+        return Shape(None, [Finding("error", place.file, place.line or 1, "", message, remedy)])
+    data = _without_nulls(data)
+    findings = _booleans(data, place)
+    data_now, broken, links = data, set[str](), list(range(_length(data.get("links"))))
+    for _ in range(_ROUNDS):
+        try:
+            topology = Topology.model_validate(data_now)
+        except ValidationError as error:
+            details = error.errors(include_url=False)
+            if data_now is data:
+                findings += [finding for d in details for finding in _finding(d, data, place)]
+            data_now, links = _survivors(data_now, details, broken, links)
+        else:
+            return Shape(topology, findings, frozenset(broken), tuple(links))
+    return Shape(None, findings, frozenset(broken))
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, list) else 0
+
+
+def _without_nulls(data: MarkedDict) -> MarkedDict:
+    """'tenants:' and 'red:' with nothing behind them mean an empty section and a tenant of its defaults."""
+    clean = MarkedDict(data.place)
+    for key, value in data.items():
+        if value is None:
+            continue
+        if key == "tenants" and isinstance(value, MarkedDict):
+            tenants = MarkedDict(value.place)
+            for name, tenant in value.items():
+                place = value.places[name]
+                tenants.put(name, MarkedDict(place) if tenant is None else tenant, place)
+            value = tenants  # noqa: PLW2901
+        clean.put(key, value, data.places[key])
+    return clean
+
+
+def _booleans(data: MarkedDict, place: Place) -> list[Finding]:
+    """pydantic takes true for 1 where a number is meant; no key of a topology is a boolean."""
+    findings: list[Finding] = []
+    walk: list[tuple[Path, Any]] = [((), data)]
+    while walk:
+        path, value = walk.pop()
+        if isinstance(value, MarkedDict):
+            walk += [((*path, key), item) for key, item in value.items() if not isinstance(item, str)]
+        elif isinstance(value, MarkedList):
+            walk += [
+                ((*path, number), item) for number, item in enumerate(value) if not isinstance(item, str)
+            ]
+        elif isinstance(value, bool):
+            at = place_of(data, path, place)
+            word = str(value).lower()
+            message, remedy = (
+                f"{word} is a boolean, and nothing here is one",
+                f'write "{word}" in quotes for a text',
+            )
+            findings.append(Finding("error", at.file, at.line, path_text(path), message, remedy))
+    return findings
+
+
+def _document_path(details: ErrorDetails, data: Any) -> Path:
+    """pydantic's location without a union's tag, '[key]', and an index where no list was written."""
+    path: list[str | int] = []
+    missing = details["type"] in ("missing", "extra_forbidden")
+    for number, step in enumerate(details["loc"]):
+        if step == "[key]" or (number == 2 and details["loc"][0] == "nodes" and isinstance(step, str)):
+            continue
+        inside = isinstance(data, MarkedList) if isinstance(step, int) else isinstance(data, MarkedDict)
+        if not inside:
+            break
+        known = (isinstance(data, MarkedDict) and step in data) or (
+            isinstance(step, int) and step < len(data)
+        )
+        if not known:
+            return (*path, step) if missing and details["type"] == "extra_forbidden" else tuple(path)
+        path.append(step)
+        data = data[step]
+    return tuple(path)
+
+
+def _finding(details: ErrorDetails, data: MarkedDict, place: Place) -> list[Finding]:
+    if isinstance(details["input"], bool):
+        return []
+    path = _document_path(details, data)
+    message, remedy, inner = in_words(details)
+    at = place_of(data, (*path, *inner), place)
+    return [Finding("error", at.file, at.line, path_text((*path, *inner)), message, remedy)]
+
+
+def _survivors(
+    data: MarkedDict, details: list[ErrorDetails], broken: set[str], links: list[int]
+) -> tuple[MarkedDict, list[int]]:
+    """The data without its malformed parts; adds these to `broken`. An unknown key costs only itself."""
+    gone_links: set[int] = set()
+    for error in details:
+        path = _document_path(error, data)
+        if error["type"] == "extra_forbidden":
+            data = _without(data, path)
+        elif path and path[0] in NAMED_SECTIONS and len(path) > 1:
+            broken.add(f"{path[0]}/{path[1]}")
+            data = _without(data, path[:2])
+        elif path and path[0] == "links" and len(path) > 1 and isinstance(path[1], int):
+            broken.add(f"links/{links[path[1]]}")
+            gone_links.add(path[1])
+        elif path and path[0] != "name":
+            broken.add(f"{path[0]}/*")
+            data = _without(data, path[:1])
+        else:
+            data = _without(data, ("name",))
+            data.put("name", _PLACEHOLDER, data.place)
+    return _without_links(data, gone_links), [n for at, n in enumerate(links) if at not in gone_links]
+
+
+def _without(data: Any, path: Path) -> Any:
+    """A copy without what the path names; shares all that is not on the path."""
+    step = path[0]
+    if isinstance(data, MarkedDict) and isinstance(step, str) and step in data:
+        if len(path) == 1:
+            return data.without(step)
+        copy = MarkedDict(data.place)
+        for key, value in data.items():
+            copy.put(key, _without(value, path[1:]) if key == step else value, data.places[key])
+        return copy
+    if isinstance(data, MarkedList) and isinstance(step, int) and step < len(data) and len(path) > 1:
+        items = MarkedList(data.place)
+        for number, item in enumerate(data):
+            items.put(_without(item, path[1:]) if number == step else item, data.places[number])
+        return items
+    return data
+
+
+def _without_links(data: MarkedDict, gone: set[int]) -> MarkedDict:
+    links = data.get("links")
+    if not gone or not isinstance(links, MarkedList):
+        return data
+    kept = MarkedList(links.place)
+    for number, link in enumerate(links):
+        if number not in gone:
+            kept.put(link, links.places[number])
+    copy = data.without("links")
+    copy.put("links", kept, data.places["links"])
+    return copy

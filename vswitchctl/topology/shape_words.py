@@ -1,0 +1,250 @@
+"""pydantic's errors in the words of the document: what is wrong, and what would be right."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+from vswitchctl.model.topology import (
+    MTU_MAX,
+    MTU_MIN,
+    VLAN_MAX,
+    VLAN_MIN,
+    Bridge,
+    Expect,
+    Interface,
+    Link,
+    LinuxBridge,
+    Namespace,
+    Network,
+    Qos,
+    Route,
+    Tenant,
+    Topology,
+    Uplink,
+)
+from vswitchctl.topology.nearest import one_of
+from vswitchctl.topology.source import Path, shown
+
+Words = tuple[str, str, Path]
+"""Message, remedy, and what to add to the path."""
+
+KINDS: Final[tuple[tuple[type, str], ...]] = (
+    (bool, "a boolean"),
+    (str, "a text"),
+    (int, "a number"),
+    (float, "a number"),
+    (Mapping, "a mapping"),
+    (list, "a list"),
+    (tuple, "a list"),
+)
+
+NODES: Final[Mapping[str, type[BaseModel]]] = {
+    "bridge": Bridge,
+    "linux-bridge": LinuxBridge,
+    "namespace": Namespace,
+    "uplink": Uplink,
+}
+
+_RANGES: Final = {
+    "vlan": f"a VLAN tag is {VLAN_MIN} to {VLAN_MAX}",
+    "trunk": f"a VLAN tag is {VLAN_MIN} to {VLAN_MAX}",
+    "mtu": f"an MTU is {MTU_MIN} to {MTU_MAX}",
+    "cost": "a cost is 1 to 65535",
+}
+
+
+def kind_of(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    return next((words for kind, words in KINDS if isinstance(value, kind)), type(value).__name__)
+
+
+def in_words(details: ErrorDetails) -> Words:
+    """One error of pydantic, in words."""
+    speak = _SPEAKERS.get(details["type"])
+    return speak(details) if speak else (details["msg"][:1].lower() + details["msg"][1:], "", ())
+
+
+def _keys(loc: tuple[str | int, ...]) -> tuple[str, ...]:
+    """The keys that the mapping at pydantic's location may have."""
+    model: type[BaseModel] = Topology
+    match loc:
+        case ("tenants", _):
+            model = Tenant
+        case ("networks", _):
+            model = Network
+        case ("nodes", _, _, "interfaces", _):
+            model = Interface
+        case ("nodes", _, _, "routes", _):
+            model = Route
+        case ("nodes", _, str(kind)):
+            model = NODES.get(kind, Topology)
+        case ("links", _):
+            model = Link
+        case ("qos", _):
+            model = Qos
+        case ("expect",):
+            model = Expect
+    return tuple(model.model_fields)
+
+
+def _extra(details: ErrorDetails) -> Words:
+    *above, key = details["loc"]
+    return f"unknown key {shown(str(key))}", one_of(str(key), _keys(tuple(above)), "the keys here are"), ()
+
+
+_EXAMPLES: Final = {
+    "tenant": "tenant: red",
+    "network": "network: red-web",
+    "interface": "interface: eth1",
+    "ends": 'ends: ["web1:eth0", br-a]',
+    "to": "to: 10.2.0.0/24",
+    "via": "via: 10.1.0.1",
+    "name": "name: my-network",
+}
+
+
+def _missing(details: ErrorDetails) -> Words:
+    key = details["loc"][-1]
+    if isinstance(key, int):
+        return "a link has two ends, one is missing", 'write both: ends: ["web1:eth0", br-a]', ()
+    return f"key {shown(key)} is missing", f"add it, e.g. '{_EXAMPLES.get(key, f'{key}: ...')}'", ()
+
+
+def _not_text(details: ErrorDetails) -> Words:
+    value = details["input"]
+    remedy = ""
+    if isinstance(value, int | float):
+        remedy = f'put it in quotes: "{value}"'
+    elif isinstance(value, Mapping) and len(value) == 1:
+        key, inner = next(iter(value.items()))
+        remedy = f'for an interface write "{key}:{inner}", without a space after the colon'
+    return f"a text is meant, this is {kind_of(value)}", remedy, ()
+
+
+def _not_name(details: ErrorDetails) -> Words:
+    return (
+        f"{shown(details['input'])} is not a name",
+        "a name has letters, digits, '_', '.', '-', and starts with a letter or digit",
+        (),
+    )
+
+
+def _too_long(details: ErrorDetails) -> Words:
+    limit = details.get("ctx", {}).get("max_length")
+    value = details["input"]
+    if isinstance(value, str):
+        return f"{shown(value)} has {len(value)} characters", f"at most {limit} fit", ()
+    return f"a link has two ends, here are {len(value)}", "write one link for each pair of ends", ()
+
+
+def _empty(details: ErrorDetails) -> Words:
+    return "the text is empty", f"write a value, or remove the key {shown(str(details['loc'][-1]))}", ()
+
+
+def _not_integer(details: ErrorDetails) -> Words:
+    value = details["input"]
+    text = shown(value) if isinstance(value, str | int | float) else kind_of(value)
+    return f"a whole number is meant, this is {text}", _range(details["loc"]), ()
+
+
+def _range(loc: tuple[str | int, ...]) -> str:
+    return next((_RANGES[step] for step in reversed(loc) if isinstance(step, str) and step in _RANGES), "")
+
+
+def _out_of_range(details: ErrorDetails) -> Words:
+    return f"{details['input']} is out of range", _range(details["loc"]), ()
+
+
+def _not_mapping(details: ErrorDetails) -> Words:
+    loc = details["loc"]
+    example = "write the keys below it, indented, or {key: value}"
+    if loc[:1] == ("links",):
+        example = 'write a link as {ends: ["web1:eth0", br-a]}'
+    elif isinstance(details["input"], list):
+        example = "a mapping has names with a colon, not dashes: 'web1: {...}'"
+    return f"a mapping is meant, this is {kind_of(details['input'])}", example, ()
+
+
+def _not_list(details: ErrorDetails) -> Words:
+    value = details["input"]
+    remedy = (
+        f"write [{value}]" if isinstance(value, str | int) else "write [one, two], or a line '- one' for each"
+    )
+    return f"a list is meant, this is {kind_of(value)}", remedy, ()
+
+
+def _not_one_of(details: ErrorDetails) -> Words:
+    allowed = tuple(
+        str(details.get("ctx", {}).get("expected", "")).replace(" or ", ", ").replace("'", "").split(", ")
+    )
+    value = details["input"]
+    return f"unknown {details['loc'][-1]} {shown(value)}", one_of(str(value), allowed, "it is one of"), ()
+
+
+def _kind_unknown(details: ErrorDetails) -> Words:
+    tag = details["input"].get("kind")
+    if not isinstance(tag, str):
+        return f"a kind is a text, this is {kind_of(tag)}", f"the kinds are {', '.join(NODES)}", ("kind",)
+    return f"unknown kind {shown(tag)}", one_of(tag, tuple(NODES), "the kinds are"), ("kind",)
+
+
+def _kind_missing(details: ErrorDetails) -> Words:
+    first, *others = NODES
+    return "key 'kind' is missing", f"add 'kind: {first}' (or {', '.join(others)})", ()
+
+
+def _value(details: ErrorDetails) -> Words:
+    value, why = details["input"], str(details.get("ctx", {}).get("error", details["msg"]))
+    what, _, remedy = why.partition("; ")
+    if not remedy:
+        what, _, example = why.partition(", e.g. ")
+        remedy = f"write it like {example.split(': ')[0]}" if example else ""
+        remedy = _corrected(value, details["loc"]) or remedy
+    return f"{shown(value)}: {what}", remedy, ()
+
+
+def _corrected(value: Any, loc: tuple[str | int, ...]) -> str:
+    """What was probably meant by an address or a subnet that is not one."""
+    try:
+        if "subnets" in loc or loc[-1] == "to":
+            return f"write {ipaddress.ip_network(value, strict=False)}"
+        if "ip" in loc:
+            length = 64 if ":" in value else 24
+            return f"write {ipaddress.ip_address(value)}/{length}, with the prefix length of your subnet"
+        if loc[-1] == "via":
+            return f"write {ipaddress.ip_interface(value).ip}"
+    except ValueError:
+        return ""
+    return ""
+
+
+_SPEAKERS: Final[Mapping[str, Callable[[ErrorDetails], Words]]] = {
+    "extra_forbidden": _extra,
+    "missing": _missing,
+    "string_type": _not_text,
+    "string_pattern_mismatch": _not_name,
+    "string_too_long": _too_long,
+    "too_long": _too_long,
+    "string_too_short": _empty,
+    "int_type": _not_integer,
+    "int_parsing": _not_integer,
+    "int_parsing_size": _not_integer,
+    "int_from_float": _not_integer,
+    "finite_number": _not_integer,
+    "greater_than_equal": _out_of_range,
+    "less_than_equal": _out_of_range,
+    "dict_type": _not_mapping,
+    "model_type": _not_mapping,
+    "model_attributes_type": _not_mapping,
+    "tuple_type": _not_list,
+    "literal_error": _not_one_of,
+    "union_tag_invalid": _kind_unknown,
+    "union_tag_not_found": _kind_missing,
+    "value_error": _value,
+}

@@ -1,0 +1,63 @@
+"""The meaning of a topology: every semantic check, run over the whole document. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from vswitchctl.model.topology import Topology
+from vswitchctl.topology import check_addresses, check_links, check_names, check_references
+from vswitchctl.topology.document import Finding, in_order
+from vswitchctl.topology.source import Path, Place, path_text
+from vswitchctl.topology.subject import Issue, Subject
+
+CHECKS: Final[tuple[Callable[[Subject], Iterator[Issue]], ...]] = (
+    check_names.device_names,
+    check_names.uplink_devices,
+    check_names.descriptions,
+    check_references.tenants_exist,
+    check_references.networks_exist,
+    check_references.tenants_match,
+    check_references.vlan_tags,
+    check_references.uplink_networks,
+    check_references.uplinks_share,
+    check_references.qos_profiles,
+    check_references.expectations,
+    check_links.ends_exist,
+    check_links.kinds_possible,
+    check_links.no_duplicates,
+    check_links.endpoints_linked_once,
+    check_links.everything_linked,
+    check_links.linux_bridges_match,
+    check_links.linux_bridge_loops,
+    check_links.networks_whole,
+    check_addresses.unique_macs,
+    check_addresses.unique_ips,
+    check_addresses.subnets_disjoint,
+    check_addresses.subnets_usable,
+    check_addresses.host_addresses,
+    check_addresses.inside_subnets,
+    check_addresses.routes,
+    check_addresses.mtus,
+    check_addresses.ipv6_mtus,
+)
+
+
+def issues(topology: Topology, broken: frozenset[str] = frozenset()) -> Iterator[Issue]:
+    """Every issue, by check. broken: entities that the document has but `topology` lacks, being malformed."""
+    subject = Subject(topology, broken)
+    for check in CHECKS:
+        yield from check(subject)
+
+
+def validate(
+    topology: Topology,
+    place: Callable[[Path], Place] = lambda _: Place("topology"),
+    broken: frozenset[str] = frozenset(),
+) -> tuple[Finding, ...]:
+    """Every semantic finding of a topology. place: where a path of the topology was written."""
+    return in_order(_finding(issue, place(issue.path)) for issue in issues(topology, broken))
+
+
+def _finding(issue: Issue, at: Place) -> Finding:
+    return Finding(issue.severity, at.file, at.line, path_text(issue.path), issue.message, issue.remedy)
