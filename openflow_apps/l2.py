@@ -13,7 +13,7 @@ from vswitchctl.model.flow import Flow
 from vswitchctl.model.switch import Switch, SwitchNetwork, SwitchPort
 from vswitchctl.pipeline.actions import Action, load, output, pop_vlan, push_vlan, resubmit, set_vlan
 from vswitchctl.pipeline.cookies import cookie
-from vswitchctl.pipeline.encode import Template, Var, flow
+from vswitchctl.pipeline.encode import Match, Template, Var, flow
 from vswitchctl.pipeline.fields import ETH_DST, IN_PORT, VLAN_VID
 from vswitchctl.pipeline.registers import LEARN, NETWORK, NO_FLOOD, OUT_PORT
 from vswitchctl.pipeline.tables import CLASSIFY, FLOOD, L2_LEARNED, L2_LEARNING, L2_LOOKUP, OUTPUT, Table
@@ -81,7 +81,7 @@ def _network(network: SwitchNetwork) -> Iterator[Flow]:
         yield _LOOKUP_UNKNOWN(mark, network=network.tag)
     if network.flood:
         each = [action for port in network.flood for action in (load(OUT_PORT, port), resubmit(OUTPUT))]
-        match = {NETWORK: network.tag, OUT_PORT: 0, NO_FLOOD: 0}
+        match: Match = {NETWORK: network.tag, OUT_PORT: 0, NO_FLOOD: 0}
         yield flow(FLOOD, FLOODED, match, each, cookie=mark)
 
 

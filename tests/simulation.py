@@ -69,8 +69,9 @@ def _decode(key: bytes, value: bytes) -> _Rule:
     match = struct.pack("!HH", 1, 4 + len(fields)) + fields
     match += bytes(-len(match) % 8)
     body = match + value[14:]
-    head = struct.pack("!HBxIIHHHHH2xQQQ", 48 + len(body), key[0], 0, 0, int.from_bytes(key[1:3], "big"),
-                       *struct.unpack("!HHH", value[8:14]), 0, int.from_bytes(value[:8], "big"), 0, 0)  # fmt: skip
+    priority, cookie = int.from_bytes(key[1:3], "big"), int.from_bytes(value[:8], "big")
+    times = struct.unpack("!HHH", value[8:14])
+    head = struct.pack("!HBxIIHHHHH2xQQQ", 48 + len(body), key[0], 0, 0, priority, *times, 0, cookie, 0, 0)
     stats = parser.OFPFlowStats.parser(head + body, 0)
     parts = []
     for name, wanted in stats.match.items():
@@ -197,7 +198,10 @@ class Fabric:
 
     def _neighbours(self, name: str) -> list[str]:
         return [
-            other for link in self.topology.links for end, other in (link.ends, link.ends[::-1]) if end == name
+            other
+            for link in self.topology.links
+            for end, other in (link.ends, link.ends[::-1])
+            if end == name
         ]
 
     def send(self, end: str, frame: Frame) -> dict[str, int]:

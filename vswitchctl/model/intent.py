@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from vswitchctl.errors import Conflict
-from vswitchctl.model.topology import VLAN_MAX, VLAN_MIN, Topology
+from vswitchctl.model.topology import VLAN_MAX, VLAN_MIN, Namespace, Topology, Uplink
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +54,9 @@ def allocate_tags(topology: Topology, kept: Mapping[str, int]) -> dict[str, int]
 def claims(topology: Topology) -> Iterable[tuple[str, str]]:
     """Every (device, entity) on the host that this topology takes for itself: 'dev:NAME' or 'netns:NAME'."""
     for name, node in topology.nodes.items():
-        if node.kind in ("bridge", "linux-bridge"):
-            yield f"dev:{name}", f"nodes/{name}"
-        elif node.kind == "namespace":
+        if isinstance(node, Uplink):
+            yield f"dev:{node.interface}", f"nodes/{name}"
+        elif isinstance(node, Namespace):
             yield f"netns:{name}", f"nodes/{name}"
         else:
-            yield f"dev:{node.interface}", f"nodes/{name}"
+            yield f"dev:{name}", f"nodes/{name}"

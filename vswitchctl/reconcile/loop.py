@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vswitchctl.compiler.compile import Compiler
 from vswitchctl.errors import RetryableError
@@ -169,11 +169,11 @@ class Loop:
                 self._begun = self._pass.number + 1
             try:
                 outcomes, desired = self._pass_once()
-                stale = ""
+                done = Pass(outcomes=outcomes, desired=desired)
             except RetryableError as error:
                 LOG.warning("cannot reconcile now: %s", error)
-                outcomes, desired, stale = self._pass.outcomes, self._pass.desired, str(error)
-        self._publish(outcomes, desired, stale, time.monotonic() - started)
+                done = replace(self._pass, stale=str(error))
+        self._publish(replace(done, seconds=time.monotonic() - started))
         return self._pass
 
     def _pass_once(self) -> tuple[dict[str, Outcome], DesiredState]:
@@ -199,11 +199,9 @@ class Loop:
                 self._backoff.forget(name)
         self._generations = generations
 
-    def _publish(
-        self, outcomes: Mapping[str, Outcome], desired: DesiredState, stale: str, seconds: float
-    ) -> None:
+    def _publish(self, done: Pass) -> None:
         with self._wake:
-            self._pass = Pass(self._pass.number + 1, outcomes, desired, stale, seconds)
+            self._pass = replace(done, number=self._pass.number + 1)
             self._step = Step()
             self._wake.notify_all()
 

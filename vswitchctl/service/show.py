@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from vswitchctl.compiler.wiring import compile_wiring, link_kind
 from vswitchctl.model.flow import Flow, FlowKey, FlowValue
 from vswitchctl.model.intent import Stored
-from vswitchctl.model.plan import Change
+from vswitchctl.model.plan import Action, Change
 from vswitchctl.model.state import DesiredState, Facts, Owner
 from vswitchctl.model.topology import Namespace, link_name
 from vswitchctl.model.views import (
@@ -135,28 +135,33 @@ def change_view(change: Change, sources: Mapping[str, str]) -> ChangeView:
     )
 
 
+_FLOW_REASONS = {
+    Action.ADD: "declared, not there",
+    Action.CHANGE: "differs",
+    Action.REMOVE: "no longer declared",
+}
+
+
 def flow_changes(
     bridge: str,
     delta: Delta[FlowKey, FlowValue],
     desired: DesiredState,
     stored: Stored,
 ) -> Iterable[ChangeView]:
-    rows = [("add", key, value, "") for key, value in delta.add.items()]
+    rows = [(Action.ADD, key, value, "") for key, value in delta.add.items()]
     rows += [
-        ("change", key, value, describe(Flow(key, old)).actions_text)
+        (Action.CHANGE, key, value, describe(Flow(key, old)).actions_text)
         for key, (old, value) in delta.change.items()
     ]
-    rows += [("remove", key, value, "") for key, value in delta.remove.items()]
+    rows += [(Action.REMOVE, key, value, "") for key, value in delta.remove.items()]
     for action, key, value, old in rows:
         view = flow_view(bridge, Flow(key, value), desired.cookies)
         yield ChangeView(
-            action=action,  # type: ignore[arg-type]
+            action=action.value,
             kind="flow",
             name=f"{bridge} {view.table},priority={view.priority},{view.match}",
             entity=view.entity,
-            reason={"add": "declared, not there", "change": "differs", "remove": "no longer declared"}[
-                action
-            ],
+            reason=_FLOW_REASONS[action],
             source=stored.sources.get(view.entity.partition("/")[2]),
             detail=f"{old} -> {view.actions}" if old else view.actions,
         )
