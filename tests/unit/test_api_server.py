@@ -17,8 +17,9 @@ from memory_service import MemoryService
 from served_api import DEADLINE, document, http_client, running, served_api, short_directory
 
 from vswitchctl.api.app import create_app
-from vswitchctl.api.server import SOCKET_PATH_MAX, ApiServer, PeerCheckedProtocol, bind_socket
+from vswitchctl.api.server import ApiServer, PeerCheckedProtocol, bind_socket
 from vswitchctl.errors import Conflict, UserError
+from vswitchctl.settings import SOCKET_PATH_MAX
 
 SERVE = """
 import sys

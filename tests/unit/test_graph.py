@@ -20,7 +20,13 @@ def topology(bridges: str, links: list[Any], at: dict[str, str], linux: str = ""
     edges = [{"ends": [f"{name}:eth0", switch]} for name, switch in at.items()]
     edges += [{"ends": [a, b], "cost": cost[0] if cost else 1} for a, b, *cost in links]
     return Topology.model_validate(
-        {"name": "g", "tenants": {"t": {}}, "networks": {"n": {"tenant": "t"}}, "nodes": nodes, "links": edges}
+        {
+            "name": "g",
+            "tenants": {"t": {}},
+            "networks": {"n": {"tenant": "t"}},
+            "nodes": nodes,
+            "links": edges,
+        }
     )
 
 
@@ -45,8 +51,7 @@ def test_equal_costs_are_decided_by_name_every_time() -> None:
     links = [("a", "m1"), ("a", "m2"), ("m1", "z"), ("m2", "z")]
     at = {"x": "a", "y": "z"}
     hops = {
-        forwarding(topology("a z m1 m2", order, at), "n").next_hop["a", "z"]
-        for order in (links, links[::-1])
+        forwarding(topology("a z m1 m2", order, at), "n").next_hop["a", "z"] for order in (links, links[::-1])
     }
     assert hops == {"m1"}
 

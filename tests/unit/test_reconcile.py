@@ -48,7 +48,9 @@ def veth(mtu: int = 1500, mac: str = "02:00:00:00:00:01") -> VethSpec:
 def desired() -> DesiredState:
     return DesiredState(
         NetlinkState(namespaces={"w": NamespaceSpec(Owner("t", "nodes/w"))}, veths={OWNER.text: veth()}),
-        OvsState({"a": OvsBridgeSpec(Owner("t", "nodes/a"), "netdev")}, {PortKey("a", "v-1"): OvsPortSpec(OWNER)}),
+        OvsState(
+            {"a": OvsBridgeSpec(Owner("t", "nodes/a"), "netdev")}, {PortKey("a", "v-1"): OvsPortSpec(OWNER)}
+        ),
     )
 
 
