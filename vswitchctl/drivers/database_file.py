@@ -39,8 +39,7 @@ def prepare_database(file: Path, schema: Path, initial: Sequence[Mapping[str, ob
     if not file.exists():
         _create(file, schema, initial)
         return
-    name = json.loads(schema.read_text())["name"]
-    have, want = _tool("db-version", str(file), name).strip(), _tool("schema-version", str(schema)).strip()
+    have, want = _tool("db-version", str(file)).strip(), _tool("schema-version", str(schema)).strip()
     if _numbers(have)[0] > _numbers(want)[0]:
         raise UserError(
             f"{file} was written by a newer version (schema {have}, this one knows {want})",

@@ -155,9 +155,9 @@ class Embedded:
         return self._ovs_state / "conf.db"
 
     def up_intent(self) -> None:
-        """Start the intent database where it does not run; create or upgrade its file first. Raises UserError.
+        """Start the intent database where it does not run; create or upgrade its file first.
 
-        Nothing where `intent_remote` names another database.
+        Nothing where `intent_remote` names another database. Raises UserError.
         """
         if self._settings.intent_remote != self._settings.private_intent_remote:
             return
