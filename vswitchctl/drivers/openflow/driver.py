@@ -1,0 +1,140 @@
+"""The driver: keeps sessions with the bridges, reads their flows and changes them."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+from openflow_apps.session import Send, Sessions
+from vswitchctl.drivers.openflow.channel import Channel, Reply
+from vswitchctl.drivers.openflow.observed import (
+    FlowFailure,
+    MalformedReplyError,
+    ObservedFlows,
+    parse_flow_stats,
+)
+from vswitchctl.drivers.openflow.program import error_text, program
+from vswitchctl.drivers.openflow.wire import HEADER, Kind, flow_request
+from vswitchctl.errors import ApplyError, Unreachable
+from vswitchctl.model.flow import FlowKey, FlowTable
+
+SESSION_TIMEOUT = 5.0
+"""Seconds to wait for a session that is being taken up."""
+
+REPLY_TIMEOUT = 30.0
+"""Seconds of silence after which a switch counts as unreachable."""
+
+_MULTIPART_BODY = HEADER.size + 8
+
+
+class OpenFlowDriver:
+    """Flows of the bridges below one Open vSwitch run directory.
+
+    on_change(bridge) is called, from a session's thread, when somebody else changed its flows and when its
+    session came or went; it must do no I/O. Calls for different bridges may run at once.
+    """
+
+    def __init__(self, rundir: Path, on_change: Callable[[str], None] | None = None) -> None:
+        self._rundir = rundir
+        self._on_change = on_change or (lambda bridge: None)
+        self._channels: dict[str, Channel] = {}
+        self._wanted: frozenset[str] = frozenset()
+        self._changed = threading.Condition()
+        self._locks: dict[str, threading.Lock] = {}
+        self._sessions = Sessions(rundir, self)
+
+    def connect(self, bridges: Collection[str]) -> None:
+        """Keep a session with each of these and with no other. Returns at once; sessions lost come again."""
+        with self._changed:
+            self._wanted = frozenset(bridges)
+            self._locks = {name: self._locks.get(name, threading.Lock()) for name in self._wanted}
+        self._sessions.want(bridges)
+
+    def connected(self, bridge: str) -> bool:
+        with self._changed:
+            return bridge in self._channels
+
+    def read(self, bridge: str, timeout: float = REPLY_TIMEOUT) -> ObservedFlows:
+        """Every flow of the bridge. timeout: seconds of silence. Raises Unreachable."""
+        with self._channel(bridge) as channel:
+            xid = channel.reserve(1).start
+            channel.send([flow_request(xid)])
+            bodies = (self._body(bridge, reply) for reply in channel.replies(xid, timeout))
+            try:
+                return parse_flow_stats(bodies)
+            except MalformedReplyError as error:
+                raise Unreachable(f"bridge '{bridge}' sent flows that cannot be read: {error}") from error
+
+    def apply(
+        self,
+        bridge: str,
+        add: FlowTable,
+        remove: Collection[FlowKey],
+        progress: Callable[[int], None] | None = None,
+    ) -> list[FlowFailure]:
+        """Add (or replace) and remove flows in one atomic bundle; returns the flows that the switch refused.
+
+        Only flows with our cookie magic are removed. Raises Unreachable, or ApplyError where the switch
+        refuses without naming a flow.
+        """
+        with self._channel(bridge) as channel:
+            return program(channel, add, remove, REPLY_TIMEOUT, progress)
+
+    def close(self) -> None:
+        """End every session and the threads that kept them."""
+        self._sessions.close()
+
+    # -- called by the sessions --------------------------------------------------------------------------
+
+    def session_up(self, bridge: str, send: Send) -> None:
+        channel = Channel(bridge, send, self._on_change)
+        channel.monitor()
+        with self._changed:
+            self._channels[bridge] = channel
+            self._changed.notify_all()
+        self._on_change(bridge)
+
+    def session_down(self, bridge: str) -> None:
+        with self._changed:
+            channel = self._channels.pop(bridge, None)
+        if channel is not None:
+            channel.lost()
+            self._on_change(bridge)
+
+    def message(self, bridge: str, kind: int, xid: int, data: bytes) -> bool:
+        channel = self._channels.get(bridge)
+        return channel is not None and channel.message(kind, xid, data)
+
+    # -- inside ------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _channel(self, bridge: str) -> Iterator[Channel]:
+        """The bridge's session for one thread at a time. Raises Unreachable."""
+        deadline = time.monotonic() + SESSION_TIMEOUT
+        with self._changed:
+            lock = self._locks.get(bridge)
+            if lock is None:
+                raise Unreachable(f"no OpenFlow session with bridge '{bridge}' is wanted")
+        with lock:
+            with self._changed:
+                while bridge not in self._channels:
+                    if not self._changed.wait(deadline - time.monotonic()):
+                        raise self._no_session(bridge)
+                channel = self._channels[bridge]
+            yield channel
+
+    def _no_session(self, bridge: str) -> Unreachable:
+        return Unreachable(
+            f"no OpenFlow session with bridge '{bridge}' at {self._rundir / bridge}.mgmt",
+            "see that ovs-vswitchd runs and that the bridge's protocols allow OpenFlow14",
+        )
+
+    def _body(self, bridge: str, reply: Reply) -> bytes:
+        if reply.kind == Kind.ERROR:
+            raise ApplyError(f"bridge '{bridge}' does not tell its flows: {error_text(reply.data)}")
+        if reply.kind != Kind.MULTIPART_REPLY or len(reply.data) < _MULTIPART_BODY:
+            raise MalformedReplyError(f"message type {reply.kind} in answer to a flow request")
+        return reply.data[_MULTIPART_BODY:]

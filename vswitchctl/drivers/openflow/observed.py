@@ -1,0 +1,73 @@
+"""What a read of a bridge gives, what a refused flow is, and how both come out of a switch's bytes.
+
+Bytes from a switch are untrusted: every length is checked before it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from struct import Struct
+
+from vswitchctl.model.flow import FlowKey, FlowTable
+from vswitchctl.pipeline.cookies import LEARNED_RULE, MAGIC, MASK
+
+_RULE = 0xFFFF
+_LEARNED = MAGIC | LEARNED_RULE
+
+_STATS = Struct(">HB9x2s6s4xQ16x2xH")
+"""ofp_flow_stats, OpenFlow 1.4.1 section 7.3.5.2: length, table, priority, timeouts and flags, cookie,
+match length. The skipped parts are durations, importance, counters and the match type."""
+
+_STATS_HEAD = 48
+"""Bytes of ofp_flow_stats before its match."""
+
+
+class MalformedReplyError(ValueError):
+    """A switch's message does not hold what its lengths promise."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowFailure:
+    """A flow that the switch refused; the rest of its change was applied."""
+
+    key: FlowKey
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedFlows:
+    """A bridge's flows. owned: with our cookie magic. foreign: of others. learned: how many it learned."""
+
+    owned: FlowTable = field(default_factory=dict)
+    foreign: FlowTable = field(default_factory=dict)
+    learned: int = 0
+
+
+def parse_flow_stats(bodies: Iterable[bytes]) -> ObservedFlows:
+    """The flows in multipart bodies. Raises MalformedReplyError on lengths that cannot be."""
+    owned: FlowTable = {}
+    foreign: FlowTable = {}
+    learned = 0
+    unpack, head = _STATS.unpack_from, _STATS_HEAD
+    for body in bodies:
+        at, end = 0, len(body)
+        while at < end:
+            if end - at < head + 8:
+                raise MalformedReplyError(f"{end - at} bytes are no ofp_flow_stats")
+            length, table, priority, rest, cookie, match_length = unpack(body, at)
+            instructions = at + head + (match_length + 7 & ~7)
+            stop = at + length
+            if match_length < 4 or instructions > stop or stop > end:
+                raise MalformedReplyError(
+                    f"flow of {length} bytes with a match of {match_length}, {end - at} left"
+                )
+            ours = cookie & MASK == MAGIC
+            if ours and cookie & _RULE == LEARNED_RULE:
+                learned += 1
+            else:
+                key = b"%c%b%b" % (table, priority, body[at + 52 : at + head + match_length])
+                value = body[at + 24 : at + 32] + rest + body[instructions:stop]
+                (owned if ours else foreign)[key] = value
+            at = stop
+    return ObservedFlows(owned, foreign, learned)
