@@ -25,9 +25,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from vswitchctl.api.problems import MEDIA_TYPE
 from vswitchctl.errors import Conflict, UserError
 from vswitchctl.model.views import Problem
-
-SOCKET_PATH_MAX = 107
-"""Bytes: sizeof(sockaddr_un.sun_path) - 1, unix(7)."""
+from vswitchctl.settings import SOCKET_PATH_MAX, answers
 
 UCRED = struct.Struct("=iII")
 """struct ucred of unix(7): pid, uid, gid."""
@@ -35,7 +33,6 @@ UCRED = struct.Struct("=iII")
 GRACE_SECONDS = 2
 """How long open requests may run on after a stop; streams of operations would last for minutes."""
 
-PROBE_SECONDS = 2.0
 BACKLOG = 128
 
 _log = logging.getLogger(__name__)
@@ -51,7 +48,7 @@ def bind_socket(path: Path) -> socket.socket:
             f"{path}: a socket path has at most {SOCKET_PATH_MAX} bytes", "choose a shorter run_dir"
         )
     try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked(path.parent):
             _remove_stale(path)
             return _listen(path)
@@ -77,17 +74,9 @@ def _remove_stale(path: Path) -> None:
         return
     if not stat.S_ISSOCK(mode):
         raise Conflict(f"{path} exists and is not a socket", "move it away, or choose another api_socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(PROBE_SECONDS)
-        try:
-            probe.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            path.unlink(missing_ok=True)
-            return
-        except TimeoutError:
-            # A full backlog: somebody listens, however slowly.
-            pass
-    raise Conflict(f"a daemon answers at {path} already", "stop it first: sudo vswitchctl down")
+    if answers(path):
+        raise Conflict(f"a daemon answers at {path} already", "stop it first: sudo vswitchctl down")
+    path.unlink(missing_ok=True)
 
 
 def _listen(path: Path) -> socket.socket:

@@ -183,11 +183,13 @@ class Client:
 
     def _no_connection(self, error: Exception) -> VswitchctlError:
         number = _errno(error)
+        if self._path.exists() and not self._path.is_socket():
+            return UserError(f"{self._path} is not a socket", "--socket names the daemon's")
         if number in (errno.EACCES, errno.EPERM):
             return UserError(f"permission denied at {self._path}", "run it as root: sudo vswitchctl ...")
         if number in (errno.ENOENT, errno.ECONNREFUSED):
             return Unreachable(f"the daemon does not answer at {self._path}", "start it: sudo vswitchctl up")
-        return UserError(f"{self._path} is not the daemon's socket: {error}", "see --socket")
+        return UserError(f"{self._path} cannot be the daemon's socket: {error}", "see --socket")
 
     def _gone(self) -> Unreachable:
         return Unreachable(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vswitchctl.errors import UserError
+
 if TYPE_CHECKING:
     from vswitchctl.cli.client import Client
     from vswitchctl.settings import Settings
@@ -48,11 +50,17 @@ FileArgument = Annotated[
 
 
 def settings(ctx: typer.Context) -> Settings:
-    """The settings: --socket first, then VSWITCHCTL_* of the environment, then the defaults."""
-    from vswitchctl.settings import Settings
+    """--socket first, then VSWITCHCTL_* of the environment, then the defaults. Raises UserError."""
+    from pydantic import ValidationError
+
+    from vswitchctl.settings import PREFIX, Settings
 
     socket = invocation(ctx).socket
-    return Settings(api_socket=socket) if socket is not None else Settings()
+    try:
+        return Settings(api_socket=socket) if socket is not None else Settings()
+    except ValidationError as error:
+        name, reason = error.errors()[0]["loc"][0], error.errors()[0]["msg"]
+        raise UserError(f"setting {PREFIX}{str(name).upper()}: {reason}", "see the environment") from error
 
 
 def client(ctx: typer.Context) -> Client:

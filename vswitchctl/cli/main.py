@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vswitchctl.cli import apply, daemon, flows, info, plan, probe, show, validate
+from vswitchctl.cli import apply, convert, daemon, flows, info, plan, probe, show, validate
 from vswitchctl.cli.context import Invocation, invocation
 from vswitchctl.errors import UserError, VswitchctlError
 
@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (daemon, validate, plan, apply, probe, show, flows, info):
+for group in (daemon, validate, plan, apply, probe, show, flows, convert, info):
     group.register(app)
 
 

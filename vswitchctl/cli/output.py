@@ -58,9 +58,8 @@ def warning_line(message: str) -> None:
 
 def print_findings(findings: Iterable[object]) -> None:
     """Every finding of a document on a line of its own, on standard error."""
-    terminal = console(err=True)
     for finding in findings:
-        terminal.print(str(finding), soft_wrap=True)
+        sys.stderr.write(f"{finding}\n")
 
 
 def report_error(error: VswitchctlError, *, json: bool) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vswitchctl.cli.context import FileArgument, JsonOption
+from vswitchctl.cli.document import load_file
 from vswitchctl.cli.output import print_findings, print_json, print_text
 
 if TYPE_CHECKING:
@@ -23,9 +24,7 @@ def validate(
     json: JsonOption = False,
 ) -> None:
     """Check a topology file, without the daemon. Exit code 1 where it has errors."""
-    from vswitchctl.topology.load import load
-
-    document = load(file, run_python=True)
+    document = load_file(file)
     valid = not document.errors and not (strict and document.warnings)
     if json:
         print_json({"file": str(file), "valid": valid, "findings": document.findings})
