@@ -78,17 +78,19 @@ def _nicira(subtype: int, *body: Part) -> tuple[Part, ...]:
 
 
 def _bits(target: Target) -> tuple[Field, int, int]:
-    """(field, offset, width): a whole field is all of its bits."""
+    """(field, offset, width): a whole field is all its bits; of a tag, actions see 12."""
     if isinstance(target, Bits):
         return target.field, target.offset, target.width
-    return target, 0, target.bits
+    return target, 0, 12 if target is VLAN_VID else target.bits
 
 
 def load(bits: Bits, value: int | Var) -> Action:
     """Load a value into register bits."""
     ofs_nbits = _u16(bits.offset << 6 | bits.width - 1)
     loaded = number(8, value, limit=(1 << bits.width) - 1)
-    return Action("load", _nicira(_LOAD, ofs_nbits, _u32(bits.field.header), *loaded), frozenset({bits.name}))
+    return Action(
+        "load", _nicira(_LOAD, ofs_nbits, _u32(bits.field.action_header), *loaded), frozenset({bits.name})
+    )
 
 
 def set_field(field: Field, value: int | Var, *, base: int = 0) -> Action:
@@ -104,7 +106,7 @@ def move(src: Target, dst: Target, n_bits: int | None = None) -> Action:
     width = min(from_width, to_width) if n_bits is None else n_bits
     if width > min(from_width, to_width):
         raise InternalError(f"{width} bits do not fit a move from '{src.name}' to '{dst.name}'")
-    body = _u16(width, from_offset, to_offset) + _u32(from_field.header) + _u32(to_field.header)
+    body = _u16(width, from_offset, to_offset) + _u32(from_field.action_header) + _u32(to_field.action_header)
     return Action("move", _nicira(_MOVE, body), frozenset({dst.name}))
 
 
@@ -122,7 +124,7 @@ def in_port() -> Action:
 
 def output_reg(bits: Bits) -> Action:
     """Send to the port whose number the bits hold."""
-    body = _u16(bits.offset << 6 | bits.width - 1) + _u32(bits.field.header) + bytes(8)
+    body = _u16(bits.offset << 6 | bits.width - 1) + _u32(bits.field.action_header) + bytes(8)
     return Action("output_reg", _nicira(_OUTPUT_REG, body), frozenset({"output"}))
 
 
@@ -164,7 +166,7 @@ def conjunction(conj_id: int | Var, clause: int, clauses: int) -> Action:
 def ct(zone: int | Var | Bits, *, table: Table | None = None, commit: bool = False) -> Action:
     """Through conntrack in a zone; with `table`, on to there with ct_state set."""
     if isinstance(zone, Bits):
-        source: tuple[Part, ...] = (_u32(zone.field.header), _u16(zone.offset << 6 | zone.width - 1))
+        source: tuple[Part, ...] = (_u32(zone.field.action_header), _u16(zone.offset << 6 | zone.width - 1))
     else:
         source = (_u32(0), *number(2, zone, limit=0xFFFF))
     after = bytes([_NO_RECIRCULATION if table is None else table.id])
@@ -192,14 +194,14 @@ _FROM_VALUE, _TO_LOAD, _TO_OUTPUT = 1 << 13, 1 << 11, 2 << 11
 
 def _spec(src: Target | int | Var, dst: Target, kind: int) -> tuple[Part, ...]:
     field, offset, width = _bits(dst)
-    target = _u32(field.header) + _u16(offset)
+    target = _u32(field.action_header) + _u16(offset)
     if isinstance(src, int | Var):
         octets = -(-width // 16) * 2
         return (_u16(width | kind | _FROM_VALUE), *number(octets, src, limit=(1 << width) - 1), target)
     from_field, from_offset, from_width = _bits(src)
     if from_width != width:
         raise InternalError(f"learn copies {from_width} bits of '{src.name}' to {width} bits of '{dst.name}'")
-    return (_u16(width | kind) + _u32(from_field.header) + _u16(from_offset) + target,)
+    return (_u16(width | kind) + _u32(from_field.action_header) + _u16(from_offset) + target,)
 
 
 def copy_spec(src: Target | int | Var, dst: Target) -> Spec:
@@ -215,7 +217,7 @@ def load_spec(src: Target | int | Var, dst: Target) -> Spec:
 def output_spec(src: Target) -> Spec:
     """The learned flow sends to the port whose number this packet holds in `src`."""
     field, offset, width = _bits(src)
-    return Spec((_u16(width | _TO_OUTPUT) + _u32(field.header) + _u16(offset),), sets="output")
+    return Spec((_u16(width | _TO_OUTPUT) + _u32(field.action_header) + _u16(offset),), sets="output")
 
 
 def _refuse_specs(table: Table, specs: Sequence[Spec]) -> None:

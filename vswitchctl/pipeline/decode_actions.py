@@ -8,7 +8,7 @@ from struct import unpack_from
 
 from vswitchctl.pipeline.actions import NICIRA, OFPP_IN_PORT
 from vswitchctl.pipeline.field_text import value_text
-from vswitchctl.pipeline.fields import BY_HEADER, Field
+from vswitchctl.pipeline.fields import BY_HEADER, IN_PORT, Field
 
 
 def actions_text(data: bytes) -> str:
@@ -40,9 +40,10 @@ def _field(header: int) -> Field:
 
 def _subfield(header: int, offset: int, width: int) -> str:
     field = _field(header)
-    if offset == 0 and width == field.bits:
-        return f"{field.name}[]"
-    return f"{field.name}[{offset}]" if width == 1 else f"{field.name}[{offset}..{offset + width - 1}]"
+    name = "in_port_oxm" if field is IN_PORT else field.name  # ovs-ofctl's in_port has 16 bits
+    if offset == 0 and width == field.length * 8:
+        return f"{name}[]"
+    return f"{name}[{offset}]" if width == 1 else f"{name}[{offset}..{offset + width - 1}]"
 
 
 def _part(one: bytes, at: int, width: int) -> str:

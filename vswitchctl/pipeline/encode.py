@@ -60,7 +60,7 @@ class _FieldMatch:
         field = self.field
         if not self.mask:
             return
-        whole = self.mask == field.full
+        whole = self.mask == field.full and not field.always_masked
         if not whole and not field.maskable:
             raise InternalError(f"'{field.name}' can only be matched in full")
         yield (field.header if whole else field.masked_header).to_bytes(4, "big")

@@ -45,7 +45,7 @@ def value_text(field: Field, value: int, mask: int) -> str:
     if field.name == "ip_frag" and (value, mask) in _FRAGMENTS:
         return _FRAGMENTS[value, mask]
     style = _style(field)
-    if mask == field.full:
+    if mask == field.full and not field.always_masked:
         return style(value)
     if style in {_ipv4, _ipv6}:
         host_bits = (mask ^ field.full).bit_length()

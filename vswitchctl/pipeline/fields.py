@@ -12,8 +12,8 @@ from dataclasses import dataclass
 OXM = 0x8000
 """OFPXMC_OPENFLOW_BASIC."""
 
-NXM = 0x0001
-"""NXM_NX: the Nicira extensions."""
+OF, NXM = 0x0000, 0x0001
+"""NXM_OF and NXM_NX: the Nicira extensions."""
 
 HAS_MASK = 0x100
 """The mask bit of an OXM header; the length that follows it then counts value and mask."""
@@ -40,14 +40,17 @@ class Prerequisite:
 class Field:
     """A field by its ovs-ofctl name. header: OXM header without mask. bits: significant bits.
 
-    order: rank in OVS's canonical match. maskable: whether part of it may be matched.
+    action_header: the header that Nicira actions name it by. order: rank in OVS's canonical match.
+    maskable: whether part of it may be matched. always_masked: OVS writes even its full mask.
     """
 
     name: str
     header: int
+    action_header: int
     bits: int
     order: int
     maskable: bool = True
+    always_masked: bool = False
     prereq: tuple[Prerequisite, ...] = ()
 
     @property
@@ -91,63 +94,75 @@ def _field(
     length: int,
     *,
     bits: int = 0,
+    nxm: tuple[int, int] | None = None,
     maskable: bool = True,
+    always_masked: bool = False,
     prereq: tuple[Prerequisite, ...] = (),
 ) -> Field:
-    """Declare the next field; the order of declaration is the canonical order."""
-    header = oxm_class << 16 | number << 9 | length
-    FIELDS[name] = field = Field(name, header, bits or length * 8, len(FIELDS), maskable, prereq)
+    """Declare the next field; the order of declaration is the canonical order.
+
+    nxm: class and number in actions, where OVS keeps to the older NXM name for a field that has both.
+    """
+    header, action_header = (
+        oxm_class << 16 | number << 9 | length
+        for oxm_class, number in ((oxm_class, number), nxm or (oxm_class, number))
+    )
+    FIELDS[name] = field = Field(
+        name, header, action_header, bits or length * 8, len(FIELDS), maskable, always_masked, prereq
+    )
     return field
 
 
 CONJ_ID = _field("conj_id", NXM, 37, 4, maskable=False)
 IN_PORT = _field("in_port", OXM, 0, 4, maskable=False)
-ETH_SRC = _field("dl_src", OXM, 4, 6)
-ETH_DST = _field("dl_dst", OXM, 3, 6)
-ETH_TYPE = _field("dl_type", OXM, 5, 2, maskable=False)
+ETH_SRC = _field("dl_src", OXM, 4, 6, nxm=(OF, 2))
+ETH_DST = _field("dl_dst", OXM, 3, 6, nxm=(OF, 1))
+ETH_TYPE = _field("dl_type", OXM, 5, 2, maskable=False, nxm=(OF, 3))
 VLAN_VID = _field("vlan_vid", OXM, 6, 2, bits=13)
 """12 bits of VLAN and OFPVID_PRESENT (0x1000). OpenFlow 1.4 dumps know the tag in this form only."""
 VLAN_TCI = VLAN_VID
 VLAN_PCP = _field("vlan_pcp", OXM, 7, 1, bits=3, maskable=False)
-IPV4_SRC = _field("nw_src", OXM, 11, 4, prereq=_IPV4)
-IPV4_DST = _field("nw_dst", OXM, 12, 4, prereq=_IPV4)
-IPV6_SRC = _field("ipv6_src", OXM, 26, 16, prereq=_IPV6)
-IPV6_DST = _field("ipv6_dst", OXM, 27, 16, prereq=_IPV6)
+IPV4_SRC = _field("nw_src", OXM, 11, 4, nxm=(OF, 7), prereq=_IPV4)
+IPV4_DST = _field("nw_dst", OXM, 12, 4, nxm=(OF, 8), prereq=_IPV4)
+IPV6_SRC = _field("ipv6_src", OXM, 26, 16, nxm=(NXM, 19), prereq=_IPV6)
+IPV6_DST = _field("ipv6_dst", OXM, 27, 16, nxm=(NXM, 20), prereq=_IPV6)
 IP_FRAG = _field("ip_frag", NXM, 26, 1, bits=2, prereq=_IP)
-IPV6_LABEL = _field("ipv6_label", OXM, 28, 4, bits=20, prereq=_IPV6)
 IP_DSCP = _field("ip_dscp", OXM, 8, 1, bits=6, maskable=False, prereq=_IP)
-IP_ECN = _field("nw_ecn", OXM, 9, 1, bits=2, maskable=False, prereq=_IP)
+IP_ECN = _field("nw_ecn", OXM, 9, 1, bits=2, maskable=False, nxm=(NXM, 28), prereq=_IP)
 IP_TTL = _field("nw_ttl", NXM, 29, 1, maskable=False, prereq=_IP)
-IP_PROTO = _field("nw_proto", OXM, 10, 1, maskable=False, prereq=_IP)
-TCP_SRC = _field("tcp_src", OXM, 13, 2, prereq=_TCP)
-TCP_DST = _field("tcp_dst", OXM, 14, 2, prereq=_TCP)
-UDP_SRC = _field("udp_src", OXM, 15, 2, prereq=_UDP)
-UDP_DST = _field("udp_dst", OXM, 16, 2, prereq=_UDP)
+IPV6_LABEL = _field("ipv6_label", OXM, 28, 4, bits=20, nxm=(NXM, 27), prereq=_IPV6)
+IP_PROTO = _field("nw_proto", OXM, 10, 1, maskable=False, nxm=(OF, 6), prereq=_IP)
+TCP_SRC = _field("tcp_src", OXM, 13, 2, nxm=(OF, 9), prereq=_TCP)
+TCP_DST = _field("tcp_dst", OXM, 14, 2, nxm=(OF, 10), prereq=_TCP)
+UDP_SRC = _field("udp_src", OXM, 15, 2, nxm=(OF, 11), prereq=_UDP)
+UDP_DST = _field("udp_dst", OXM, 16, 2, nxm=(OF, 12), prereq=_UDP)
 SCTP_SRC = _field("sctp_src", OXM, 17, 2, prereq=_SCTP)
 SCTP_DST = _field("sctp_dst", OXM, 18, 2, prereq=_SCTP)
-ICMP_TYPE = _field("icmp_type", OXM, 19, 1, maskable=False, prereq=_ICMP)
-ICMP_CODE = _field("icmp_code", OXM, 20, 1, maskable=False, prereq=_ICMP)
-ICMPV6_TYPE = _field("icmpv6_type", OXM, 29, 1, maskable=False, prereq=_ICMPV6)
-ICMPV6_CODE = _field("icmpv6_code", OXM, 30, 1, maskable=False, prereq=_ICMPV6)
-ND_TARGET = _field("nd_target", OXM, 31, 16, prereq=_ND)
-ND_SLL = _field("nd_sll", OXM, 32, 6, prereq=_NS)
-ND_TLL = _field("nd_tll", OXM, 33, 6, prereq=_NA)
-ARP_OP = _field("arp_op", OXM, 21, 2, maskable=False, prereq=_ARP)
-ARP_SPA = _field("arp_spa", OXM, 22, 4, prereq=_ARP)
-ARP_TPA = _field("arp_tpa", OXM, 23, 4, prereq=_ARP)
-ARP_SHA = _field("arp_sha", OXM, 24, 6, prereq=_ARP)
-ARP_THA = _field("arp_tha", OXM, 25, 6, prereq=_ARP)
-TUN_ID = _field("tun_id", OXM, 38, 8)
+ICMP_TYPE = _field("icmp_type", OXM, 19, 1, maskable=False, nxm=(OF, 13), prereq=_ICMP)
+ICMP_CODE = _field("icmp_code", OXM, 20, 1, maskable=False, nxm=(OF, 14), prereq=_ICMP)
+ICMPV6_TYPE = _field("icmpv6_type", OXM, 29, 1, maskable=False, nxm=(NXM, 21), prereq=_ICMPV6)
+ICMPV6_CODE = _field("icmpv6_code", OXM, 30, 1, maskable=False, nxm=(NXM, 22), prereq=_ICMPV6)
+ND_TARGET = _field("nd_target", OXM, 31, 16, nxm=(NXM, 23), prereq=_ND)
+ND_SLL = _field("nd_sll", OXM, 32, 6, nxm=(NXM, 24), prereq=_NS)
+ND_TLL = _field("nd_tll", OXM, 33, 6, nxm=(NXM, 25), prereq=_NA)
+ARP_OP = _field("arp_op", OXM, 21, 2, maskable=False, nxm=(OF, 15), prereq=_ARP)
+ARP_SPA = _field("arp_spa", OXM, 22, 4, nxm=(OF, 16), prereq=_ARP)
+ARP_TPA = _field("arp_tpa", OXM, 23, 4, nxm=(OF, 17), prereq=_ARP)
+ARP_SHA = _field("arp_sha", OXM, 24, 6, nxm=(NXM, 17), prereq=_ARP)
+ARP_THA = _field("arp_tha", OXM, 25, 6, nxm=(NXM, 18), prereq=_ARP)
+TUN_ID = _field("tun_id", OXM, 38, 8, nxm=(NXM, 16))
 TUN_SRC = _field("tun_src", NXM, 31, 4)
 TUN_DST = _field("tun_dst", NXM, 32, 4)
 REG = tuple(_field(f"reg{number}", NXM, number, 4) for number in range(16))
 PKT_MARK = _field("pkt_mark", NXM, 33, 4)
-CT_STATE = _field("ct_state", NXM, 105, 4, bits=8)
+CT_STATE = _field("ct_state", NXM, 105, 4, bits=8, always_masked=True)
 """The eight flags of ct_state, ovs-fields(7): new est rel rpl inv trk snat dnat, from bit 0."""
 CT_ZONE = _field("ct_zone", NXM, 106, 2, maskable=False)
 CT_MARK = _field("ct_mark", NXM, 107, 4)
 CT_LABEL = _field("ct_label", NXM, 108, 16)
 METADATA = _field("metadata", OXM, 2, 8)
 
-BY_HEADER: dict[int, Field] = {field.header & ~0x1FF: field for field in FIELDS.values()}
+BY_HEADER: dict[int, Field] = {
+    header & ~0x1FF: field for field in FIELDS.values() for header in (field.header, field.action_header)
+}
 """By class and number alone, for the decoder."""

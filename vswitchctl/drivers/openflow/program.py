@@ -122,4 +122,6 @@ def error_text(data: bytes) -> str:
     if len(data) < HEADER.size + 4:
         return "an error that is cut off"
     kind, code = unpack_from(">HH", data, HEADER.size)
+    if kind == ofproto_v1_4.OFPET_EXPERIMENTER:
+        return f"Open vSwitch extension error {code}: ovs-vswitchd.log says more"
     return f"{ofproto_v1_4.ofp_error_type_to_str(kind)} {ofproto_v1_4.ofp_error_code_to_str(kind, code)}"
