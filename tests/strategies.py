@@ -1,4 +1,4 @@
-"""Random valid topologies: several connected bridges with loops, tenants with the same addresses, all kinds of nodes."""
+"""Random valid topologies: bridges with loops, tenants of the same addresses, all kinds of nodes."""
 
 from __future__ import annotations
 

@@ -103,14 +103,16 @@ def host_addresses(subject: Subject) -> Iterator[Issue]:
     for placed in subject.interfaces:
         for address, path in _addresses(placed):
             ip = address.ip
-            if ip.is_multicast or ip.is_unspecified or ip.is_loopback:
+            if _is_special(ip):
                 what = "multicast" if ip.is_multicast else "loopback" if ip.is_loopback else "unspecified"
-                yield Issue(
-                    path, f"{ip} is a {what} address, which no interface has", "choose a unicast address"
-                )
+                yield Issue(path, f"{ip} is no address of a host: it is {what}", "choose a unicast address")
                 continue
             declared = [subnet for subnet in _subnets(subject, placed) if ip in subnet]
             yield from _edge_of_subnet(address, declared[0] if declared else address.network, path)
+
+
+def _is_special(ip: AnyAddress) -> bool:
+    return ip.is_multicast or ip.is_unspecified or ip.is_loopback
 
 
 def _edge_of_subnet(address: AnyInterface, subnet: AnyNetwork, path: Path) -> Iterator[Issue]:
@@ -133,7 +135,7 @@ def inside_subnets(subject: Subject) -> Iterator[Issue]:
             continue
         listed = ", ".join(str(subnet) for subnet in subnets)
         for address, path in _addresses(placed):
-            if address.ip.is_link_local or address.ip.is_multicast:
+            if address.ip.is_link_local or _is_special(address.ip):
                 continue
             around = [subnet for subnet in subnets if address.ip in subnet]
             if not around:

@@ -152,11 +152,12 @@ def expectations(subject: Subject) -> Iterator[Issue]:
             if end in seen:
                 where = "twice in this group" if seen[end] == number else f"in group {seen[end]} too"
                 message = f"endpoint {shown(end)} stands {where}"
-                yield Issue(
-                    (*path, at),
-                    message,
-                    "an endpoint stands in one group; join the two groups if all reach each other",
+                remedy = (
+                    "remove one"
+                    if seen[end] == number
+                    else "join the two groups if all of both reach each other"
                 )
+                yield Issue((*path, at), message, remedy)
             seen.setdefault(end, number)
         yield from _one_network(subject, group, path)
 

@@ -13,6 +13,7 @@ from pathlib import PurePath
 from typing import Any, Final, NamedTuple
 
 from vswitchctl.topology.json_source import read_json
+from vswitchctl.topology.nearest import one_of
 from vswitchctl.topology.source import MarkedDict, MarkedList, Path, Place, Source, mark, shown
 
 NESTED: Final = frozenset(
@@ -47,6 +48,9 @@ DRAWING: Final = frozenset(
     )
 )
 """Attributes that drawing programs (yEd, Gephi) add, and that say nothing about the network."""
+
+_EDGE_KEYS: Final = ("links", "edges")
+_NODE_LINK_KEYS: Final = ("directed", "multigraph", "graph", "nodes", *_EDGE_KEYS)
 
 _SHORT: Final = ("network", "ip", "mac", "mtu")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -197,22 +201,35 @@ def _end(name: str, node: Any, interface: Any) -> str:
 
 
 def is_node_link(data: Any) -> bool:
-    """A JSON object with a list of nodes is networkx's node-link form; a topology's nodes are a mapping."""
-    return isinstance(data, MarkedDict) and isinstance(data.get("nodes"), MarkedList)
+    """Lists of nodes and edges are networkx's node-link form; the nodes of a topology are a mapping."""
+    if not isinstance(data, MarkedDict) or not isinstance(data.get("nodes"), MarkedList):
+        return False
+    return any(isinstance(data.get(key), MarkedList) for key in _EDGE_KEYS)
 
 
 def node_link_data(source: Source) -> None:
     """Replaces node-link data by the data of the topology it stands for."""
     data: MarkedDict = source.data
-    attributes = data.get("graph")
-    graph = AttributedGraph(attributes if isinstance(attributes, MarkedDict) else MarkedDict(data.place))
+    attributes = data.get("graph", MarkedDict(data.place))
+    if not isinstance(attributes, MarkedDict):
+        message = "the attributes of the graph are not a mapping"
+        source.error(data.places["graph"].line, ("graph",), message, 'write "graph": {"name": "my-network"}')
+        attributes = MarkedDict(data.place)
+    for key in data:
+        if key not in _NODE_LINK_KEYS:
+            remedy = one_of(key, _NODE_LINK_KEYS, "the keys here are")
+            if key in SECTIONS:
+                remedy = f'write it inside of \'graph\': {{"graph": {{"{key}": ...}}}}'
+            source.error(
+                data.places[key].line, (key,), f"unknown key {shown(key)} of a node-link graph", remedy
+            )
+    graph = AttributedGraph(attributes)
     for number, vertex in enumerate(data["nodes"]):
         _vertex(graph, vertex, source, ("nodes", number), data["nodes"].places[number])
-    key = "links" if "links" in data else "edges"
-    edges = data.get(key)
-    if isinstance(edges, MarkedList):
-        for number, edge in enumerate(edges):
-            _edge(graph, edge, source, (key, number), edges.places[number])
+    for key in _EDGE_KEYS:
+        edges = data.get(key)
+        for number, edge in enumerate(edges if isinstance(edges, MarkedList) else MarkedList(data.place)):
+            _edge(graph, edge, source, (key, number), data[key].places[number])
     source.data = topology_data(graph, source)
 
 

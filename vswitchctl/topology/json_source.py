@@ -164,16 +164,18 @@ class _Reader:
         self.take(":", "a colon")
         self.peek()
         depth, value_place = len(self.stack), self.place
-        value = self._value()
         if key in pairs:
             self._twice(pairs, key, place)
+        value = self._value()
+        if key in pairs:
+            pass
         else:
             container = isinstance(value, MarkedDict | MarkedList)
             pairs.put(key, value, place if container else value_place)
         return len(self.stack) == depth and self.peek() == "}"
 
     def _twice(self, pairs: MarkedDict, key: str, place: Place) -> None:
-        path = (*self.stack[-1][1], key)
+        path = self.path()
         first = pairs.places[key].line
         self.source.error(
             place.line,

@@ -48,7 +48,7 @@ def load_text(text: str, format: Format = "yaml", name: str = "topology") -> Doc
     if format == "graphml":
         return assemble(read_graphml(text, name))
     source = read_json(text, name) if format == "json" else read_yaml(text, name)
-    if is_node_link(source.data):
+    if format == "json" and is_node_link(source.data):
         node_link_data(source)
     return assemble(source)
 

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from vswitchctl.model.topology import Topology
 from vswitchctl.topology.document import Finding
+from vswitchctl.topology.nearest import nearest
 from vswitchctl.topology.shape_words import in_words, kind_of
 from vswitchctl.topology.source import MarkedDict, MarkedList, Path, Place, path_text, place_of
 
@@ -138,6 +139,9 @@ def _survivors(
     for error in details:
         path = _document_path(error, data)
         if error["type"] == "extra_forbidden":
+            misspelt = nearest(str(path[0]), NAMED_SECTIONS) if len(path) == 1 else None
+            if misspelt:
+                broken.add(f"{misspelt}/*")
             data = _without(data, path)
         elif path and path[0] in NAMED_SECTIONS and len(path) > 1:
             broken.add(f"{path[0]}/{path[1]}")

@@ -121,8 +121,8 @@ def _not_text(details: ErrorDetails) -> Words:
     remedy = ""
     if isinstance(value, int | float):
         remedy = f'put it in quotes: "{value}"'
-    elif isinstance(value, Mapping) and len(value) == 1:
-        key, inner = next(iter(value.items()))
+    elif isinstance(value, Mapping) and len(value) == 1 and "ends" in details["loc"]:
+        key, inner = (shown(part, quoted=False) for part in next(iter(value.items())))
         remedy = f'for an interface write "{key}:{inner}", without a space after the colon'
     return f"a text is meant, this is {kind_of(value)}", remedy, ()
 
@@ -144,6 +144,8 @@ def _too_long(details: ErrorDetails) -> Words:
 
 
 def _empty(details: ErrorDetails) -> Words:
+    if isinstance(details["loc"][-1], int):
+        return "the text is empty", "write 'node' or 'node:interface'", ()
     return "the text is empty", f"write a value, or remove the key {shown(str(details['loc'][-1]))}", ()
 
 
@@ -174,7 +176,9 @@ def _not_mapping(details: ErrorDetails) -> Words:
 def _not_list(details: ErrorDetails) -> Words:
     value = details["input"]
     remedy = (
-        f"write [{value}]" if isinstance(value, str | int) else "write [one, two], or a line '- one' for each"
+        f"write [{shown(value, quoted=False)}]"
+        if isinstance(value, str | int)
+        else "write [one, two], or a line '- one' for each"
     )
     return f"a list is meant, this is {kind_of(value)}", remedy, ()
 
@@ -205,7 +209,11 @@ def _value(details: ErrorDetails) -> Words:
     if not remedy:
         what, _, example = why.partition(", e.g. ")
         remedy = f"write it like {example.split(': ')[0]}" if example else ""
-        remedy = _corrected(value, details["loc"]) or remedy
+        what = what.split(": ")[0]
+        corrected = _corrected(value, details["loc"])
+        if corrected and what.startswith("not a subnet"):
+            what = "a subnet with host bits set"
+        remedy = corrected or remedy
     return f"{shown(value)}: {what}", remedy, ()
 
 

@@ -20,6 +20,8 @@ MAX_DEPTH = 32
 
 Path = tuple[str | int, ...]
 
+_WORD = re.compile(r"[\w:/-]+")
+
 _UNREADABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What is not a printable character: YAML 1.2, production 1."""
 
@@ -129,7 +131,7 @@ def path_text(path: Path) -> str:
         if isinstance(step, int):
             text += f"[{step}]"
         else:
-            text += f".{shown(step, quoted=False)}" if text else shown(step, quoted=False)
+            text += ("." if text else "") + shown(step, quoted=not _WORD.fullmatch(step))
     return text
 
 

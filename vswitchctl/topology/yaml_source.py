@@ -40,29 +40,29 @@ _OCTAL = re.compile(r"[-+]?0o?[0-9_]+")
 _ODD_NUMBER = re.compile(r"[-+]?([1-9][0-9]*_[0-9_]*|0b[01_]+|[0-9]+[eE][-+]?[0-9]+)")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt ].*)?")
 
+_TRAPS: Final = (
+    (_BOOLEAN, "a boolean, not a text, in YAML 1.1"),
+    (_BASE60, "a number in base 60 in YAML 1.1"),
+    (_OCTAL, "an octal number in YAML 1.1"),
+    (_ODD_NUMBER, "a number to some YAML readers and a text to others"),
+    (_DATE, "a date in YAML 1.1"),
+)
+
 
 def trap(text: str) -> tuple[str, str] | None:
     """What YAML 1.1 (its type repository) makes of an unquoted scalar against the writer's will.
 
     Message and remedy, or None for a scalar that every YAML reader takes alike.
     """
-    quoted = f'put it in quotes: "{text}"'
-    if _BOOLEAN.fullmatch(text):
-        return f"'{text}' without quotes is a boolean, not a text, in YAML 1.1", quoted
-    if _BASE60.fullmatch(text) and not text.startswith("0"):
-        what = "this MAC address" if _MAC.fullmatch(text) else f"'{text}'"
-        return f"{what} without quotes is a number in base 60 in YAML 1.1", quoted
-    if _OCTAL.fullmatch(text) and text.strip("+-") != "0":
-        plain = text.lstrip("+-0o") or "0"
-        return (
-            f"'{text}' without quotes is an octal number in YAML 1.1",
-            f'write {plain}, or "{text}" for a text',
-        )
-    if _ODD_NUMBER.fullmatch(text):
-        return f"'{text}' without quotes is a number to some YAML readers and a text to others", quoted
-    if _DATE.fullmatch(text):
-        return f"'{text}' without quotes is a date in YAML 1.1", quoted
-    return None
+    shape = next((shape for shape, _ in _TRAPS if shape.fullmatch(text)), None)
+    if shape is None or (shape is _BASE60 and text.startswith("0")) or text.strip("+-") == "0":
+        return None
+    what = "this MAC address" if _MAC.fullmatch(text) else shown(text)
+    message = f"{what} without quotes is {dict(_TRAPS)[shape]}"
+    written = shown(text, quoted=False)
+    if shape is _OCTAL:
+        return message, f'write {written.lstrip("+-0o") or 0}, or "{written}" for a text'
+    return message, f'put it in quotes: "{written}"'
 
 
 _NO_KEY: Final = object()
@@ -308,7 +308,12 @@ def read_yaml(text: str, file: str) -> Source:
         _syntax(source, error, text)
     except yaml.YAMLError as error:
         source.data = None
-        source.error(0, (), f"not YAML: {error}", "check the file in an editor that knows YAML")
+        source.error(
+            0,
+            (),
+            f"not YAML: {shown(str(error), quoted=False)}",
+            "check the file in an editor that knows YAML",
+        )
     return source
 
 
@@ -319,6 +324,9 @@ def _syntax(source: Source, error: yaml.MarkedYAMLError, text: str) -> None:
     here = lines[line - 1] if 0 < line <= len(lines) else ""
     if "\t" in here[: len(here) - len(here.lstrip())]:
         source.error(line, (), "a tab indents this line", "YAML indents by spaces only")
+        return
+    if "nesting depth" in (error.problem or ""):
+        source.error(line, (), f"nested more than {MAX_DEPTH} levels deep", "a topology needs 7")
         return
     context = f" {error.context}" if error.context else ""
     source.error(
