@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from vswitchctl.api.app import create_app
@@ -22,17 +23,20 @@ from vswitchctl.drivers.embedded import Embedded, end_process, read_pid, system_
 from vswitchctl.drivers.netlink import NetlinkDriver
 from vswitchctl.drivers.openflow import OpenFlowDriver
 from vswitchctl.drivers.ovsdb import OvsdbDriver
-from vswitchctl.errors import UserError
+from vswitchctl.errors import Conflict, InternalError, UserError
 from vswitchctl.intent.database import IntentDatabase
-from vswitchctl.pipeline.app import load_apps
+from vswitchctl.model.intent import Intent
+from vswitchctl.pipeline.app import App, load_apps
 from vswitchctl.reconcile.loop import Loop
+from vswitchctl.reconcile.protocol import IntentStore
 from vswitchctl.service import HostService
 from vswitchctl.settings import Settings
 
-LOG = logging.getLogger(__name__)
-
 READY_FD = "VSWITCHCTL_READY_FD"
-"""Environment variable: a descriptor on which `run` writes one line when it answers."""
+"""Environment variable: a descriptor on which `run` writes one line once it answers."""
+
+STOP_SECONDS = 30.0
+"""How long a pass under way may take to end."""
 
 Report = Callable[[str], None]
 
@@ -47,30 +51,57 @@ def run(settings: Settings) -> None:
     _require_root()
     settings.make_directories()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    apps = load_apps()
-    started: list[Loop] = []
+    with ExitStack() as stack:
+        stack.enter_context(_only_one())
+        apps = load_apps()
+        mark = _Mark()
+        store = IntentDatabase(settings.intent_remote, on_change=mark, host=settings.host)
+        stack.callback(store.close)
+        loop = _loop(settings, store, apps, mark, stack)
+        thread = threading.Thread(target=loop.run, name="reconcile", daemon=True)
+        thread.start()
+        stack.callback(thread.join, timeout=STOP_SECONDS)
+        stack.callback(loop.stop)
+        app = create_app(HostService(settings.host, store, loop, apps))
+        serve(app, settings.api_socket, ready=_say_ready)
 
-    def mark(bridge: str | None = None) -> None:
-        for loop in started:
-            loop.mark(bridge)
 
-    store = IntentDatabase(settings.intent_remote, on_change=mark, host=settings.host)
+class _Mark:
+    """What drivers call on an event: wakes the loop, once there is one."""
+
+    loop: Loop | None = None
+
+    def __call__(self, bridge: str | None = None) -> None:
+        if self.loop is not None:
+            self.loop.mark(bridge)
+
+
+def _loop(settings: Settings, store: IntentStore, apps: Sequence[App], mark: _Mark, stack: ExitStack) -> Loop:
+    """The loop and its drivers, which `stack` closes."""
     netlink = NetlinkDriver(on_change=mark)
+    stack.callback(netlink.close)
     ovs = OvsdbDriver(settings.ovs_remote, on_change=mark)
+    stack.callback(ovs.close)
     openflow = OpenFlowDriver(settings.ovs_rundir, on_change=mark)
-    loop = Loop(store, netlink, ovs, openflow, Compiler(apps), system_datapath)
-    started.append(loop)
-    thread = threading.Thread(target=loop.run, name="reconcile", daemon=True)
-    thread.start()
-    try:
-        serve(
-            create_app(HostService(settings.host, store, loop, apps)), settings.api_socket, ready=_say_ready
-        )
-    finally:
-        loop.stop()
-        thread.join(timeout=30)
-        for driver in (openflow, ovs, netlink, store):
-            driver.close()
+    stack.callback(openflow.close)
+    mark.loop = Loop(store, netlink, ovs, openflow, Compiler(apps), system_datapath)
+    return mark.loop
+
+
+@contextmanager
+def _only_one() -> Iterator[None]:
+    """Hold the name of this network namespace's daemon: two would undo each other's work.
+
+    An abstract socket (unix(7)) is seen by one network namespace alone, and goes with its process.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as name:
+        try:
+            name.bind("\0vswitchctl")
+        except OSError as error:
+            raise Conflict(
+                "a vswitchctl daemon already runs in this network namespace", "stop it: vswitchctl down"
+            ) from error
+        yield
 
 
 def _say_ready() -> None:
@@ -101,7 +132,7 @@ def up(settings: Settings, report: Report) -> None:
 
 def _spawn(settings: Settings) -> None:
     """The daemon in a session of its own; returns once it answers. Its output goes to the log."""
-    log = settings.state_dir / "daemon.log"
+    log, pidfile = settings.state_dir / "daemon.log", _pidfile(settings)
     ready, tell = os.pipe()
     with log.open("ab") as output, os.fdopen(ready, "rb") as answer:
         os.fchmod(output.fileno(), 0o600)
@@ -115,12 +146,12 @@ def _spawn(settings: Settings) -> None:
             env={**os.environ, **settings.environment(), READY_FD: str(tell)},
         )
         os.close(tell)
+        pidfile.write_text(f"{process.pid}\n")
+        pidfile.chmod(0o600)
         if answer.readline() != b"ready\n":
-            process.wait(timeout=30)
+            process.wait(timeout=STOP_SECONDS)
+            pidfile.unlink()
             raise UserError(f"the daemon ended at once: {_last_line(log)}", f"read {log}")
-    pidfile = _pidfile(settings)
-    pidfile.write_text(f"{process.pid}\n")
-    pidfile.chmod(0o600)
 
 
 def _last_line(log: Path) -> str:
@@ -129,15 +160,45 @@ def _last_line(log: Path) -> str:
 
 
 def down(settings: Settings, purge: bool, report: Report) -> None:
-    """Stop the daemon, then what `up` started. With `purge` the databases and logs go too."""
+    """Stop the daemon, then what `up` started. Devices and namespaces stay for the next `up`.
+
+    With `purge` every topology goes first, with all that it made, and the databases and logs after it.
+    """
     _require_root()
+    embedded = Embedded(settings)
     pid = read_pid(_pidfile(settings), "vswitchctl")
     if pid is not None:
         report("daemon")
         end_process(pid)
     _pidfile(settings).unlink(missing_ok=True)
+    if purge:
+        report("networks")
+        settings.make_directories()
+        if not system_ovs_running(settings):
+            embedded.up_ovs()
+        for reason in _remove_networks(settings):
+            report(f"left as it is: {reason}")
     report("databases and switch")
-    Embedded(settings).down(purge=purge)
+    embedded.down(purge=purge)
+
+
+class _NoIntent:
+    """Nothing is declared: what the loop makes of it is the end of everything that carries our mark."""
+
+    def read(self) -> Intent:
+        return {}
+
+    def report(self, topology: str, generation: int, status: str, reason: str) -> None:
+        raise InternalError(f"topology '{topology}' is {status} at {generation}: {reason}; none is declared")
+
+
+def _remove_networks(settings: Settings) -> list[str]:
+    """Remove everything of ours from the host; gives what could not be removed, and why."""
+    with ExitStack() as stack:
+        stack.enter_context(_only_one())
+        done = _loop(settings, _NoIntent(), load_apps(), _Mark(), stack).reconcile()
+    failures = [f"{owner.text}: {text}" for o in done.outcomes.values() for owner, text in o.failures.items()]
+    return [*([done.stale] if done.stale else []), *failures]
 
 
 def _pidfile(settings: Settings) -> Path:
@@ -147,6 +208,3 @@ def _pidfile(settings: Settings) -> Path:
 def _require_root() -> None:
     if os.geteuid() != 0:
         raise UserError("this needs root: it makes devices and namespaces", "run it with sudo")
-
-
-__all__ = ["down", "run", "signal", "up"]

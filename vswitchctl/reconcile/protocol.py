@@ -25,6 +25,9 @@ class Netlink(Protocol):
 class Ovs(Protocol):
     """Open vSwitch's database."""
 
+    @property
+    def version(self) -> str: ...
+
     def read(self) -> ObservedOvs: ...
 
     def apply(self, changes: Sequence[Change], progress: Progress | None = None) -> list[Failure]: ...

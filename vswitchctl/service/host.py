@@ -190,7 +190,7 @@ class HostService:
             with self._loop.lock:
                 ovs = self._loop.ovs.read()
             datapath = "system" if self._loop.facts(ovs).system_datapath else "netdev"
-            version = ovs.version
+            version = self._loop.ovs.version
         except RetryableError as error:
             status, reason = Status.STALE, str(error)
         return (
