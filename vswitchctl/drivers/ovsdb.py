@@ -80,13 +80,15 @@ class OvsdbDriver:
     def wait_ofports(self, keys: Collection[PortKey], timeout: float) -> dict[PortKey, int]:
         """The OpenFlow numbers of these ports, once each has one or an error, or after `timeout` seconds.
 
-        What is missing in the answer has none: `read().errors` says why. Raises Unreachable.
+        Numbers and errors count once ovs-vswitchd has applied our last transaction: before, they may be those
+        of an earlier configuration. What is missing in the answer has none: `read().errors` says why.
+        Raises Unreachable.
         """
         deadline = time.monotonic() + timeout
         while True:
             snapshot = self._current()
             ofports, errors = snapshot.observed.ofports, snapshot.observed.errors
-            settled = all(key in ofports or key in errors for key in keys)
+            settled = self._applied(snapshot) and all(key in ofports or key in errors for key in keys)
             if settled or not self._replica.wait_past(snapshot.seqno, deadline):
                 return {key: ofports[key] for key in keys if key in ofports}
 
@@ -98,7 +100,7 @@ class OvsdbDriver:
         deadline = time.monotonic() + timeout
         while True:
             snapshot = self._current()
-            if snapshot.cur_cfg >= self._confirm_cfg:
+            if self._applied(snapshot):
                 return True
             if not self._replica.wait_past(snapshot.seqno, deadline):
                 return False
@@ -106,6 +108,10 @@ class OvsdbDriver:
     def close(self) -> None:
         """End the connection and its thread."""
         self._replica.close()
+
+    def _applied(self, snapshot: Snapshot) -> bool:
+        # A database made anew starts to count anew, so what we wait for may lie beyond what was ever asked.
+        return snapshot.cur_cfg >= min(self._confirm_cfg, snapshot.next_cfg)
 
     def _current(self) -> Snapshot:
         self._replica.require_contact()

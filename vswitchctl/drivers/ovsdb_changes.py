@@ -130,11 +130,11 @@ class ChangeWriter:
             self._insert_port(key, spec)
             return
         row, bridge = found
+        _require_ours(row, f"port '{key.name}'", owners)
         if bridge is not self._bridges.get(key.bridge):
             raise Conflict(
                 f"port '{key.name}' is on another bridge", "it is moved once its removal there succeeds"
             )
-        _require_ours(row, f"port '{key.name}'", owners)
         row.tag, row.trunks, row.vlan_mode = [], [], []
         row.external_ids = {**row.external_ids, OWNER_KEY: spec.owner.text}
         interfaces = row.interfaces

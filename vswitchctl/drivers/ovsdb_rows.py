@@ -79,11 +79,14 @@ class BridgeRow:
 class Snapshot:
     """One consistent look at the database: what we observe, and the rows behind it by name.
 
+    next_cfg: the configuration last asked for; cur_cfg: the one that ovs-vswitchd last applied.
+
     Rows may only be used under the replica's lock, and while its seqno is still this one.
     """
 
     seqno: int
     observed: ObservedOvs
+    next_cfg: int
     cur_cfg: int
     version: str
     bridges: Mapping[str, Any]
@@ -221,6 +224,7 @@ class RowReader:
         return Snapshot(
             seqno=seqno,
             observed=_observed(draft, frozenset(root.datapath_types if root else ())),
+            next_cfg=root.next_cfg if root else 0,
             cur_cfg=root.cur_cfg if root else 0,
             version=(only(root.ovs_version) or "") if root else "",
             bridges=draft.bridges,
