@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,6 +45,8 @@ def options(
 
 def main() -> None:
     """Run one command; exits with its code."""
+    # ovs looks whether eventlet is in use. It is not, but os-ken brings it along, and it warns of its age.
+    warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
     sys.exit(run(sys.argv[1:]))
 
 
