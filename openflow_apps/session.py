@@ -31,7 +31,7 @@ LOG = logging.getLogger(__name__)
 FIRST_DELAY, LONGEST_DELAY = 0.05, 2.0
 """Seconds until the next attempt after a session ended; doubled each time until the longest."""
 
-Send = Callable[[bytes], bool]
+Send = Callable[[bytes | bytearray], bool]
 """Queues bytes of whole messages; blocks while the queue is full; False when the session is over."""
 
 

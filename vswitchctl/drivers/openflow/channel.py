@@ -38,7 +38,9 @@ class Reply(NamedTuple):
 class Channel:
     """The bridge's session. One thread at a time asks; `message` runs in the session's."""
 
-    def __init__(self, bridge: str, send: Callable[[bytes], bool], on_drift: Callable[[str], None]) -> None:
+    def __init__(
+        self, bridge: str, send: Callable[[bytes | bytearray], bool], on_drift: Callable[[str], None]
+    ) -> None:
         self.bridge = bridge
         self._send = send
         self._on_drift = on_drift
@@ -65,7 +67,7 @@ class Channel:
             raise self._lost()
         return xids
 
-    def send(self, buffers: Iterable[bytes]) -> None:
+    def send(self, buffers: Iterable[bytes | bytearray]) -> None:
         """Send whole messages; replies are collected meanwhile. Raises Unreachable without a session."""
         for buffer in buffers:
             if not self._send(buffer):

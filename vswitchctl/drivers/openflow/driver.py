@@ -81,7 +81,7 @@ class OpenFlowDriver:
         refuses without naming a flow.
         """
         with self._channel(bridge) as channel:
-            return program(channel, add, remove, REPLY_TIMEOUT, progress)
+            return program(channel, add, remove, REPLY_TIMEOUT, progress or (lambda count: None))
 
     def close(self) -> None:
         """End every session and the threads that kept them."""

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import islice
+from itertools import accumulate
 from struct import unpack_from
 
 from os_ken.ofproto import ofproto_v1_4
 
 from vswitchctl.drivers.openflow.channel import Channel, Reply
+from vswitchctl.drivers.openflow.flow_mods import LONGEST, Mod, by_shape, flow_mods, message_length
 from vswitchctl.drivers.openflow.observed import FlowFailure
-from vswitchctl.drivers.openflow.wire import (
-    HEADER,
-    Bundle,
-    Kind,
-    Mod,
-    barrier,
-    bundle_control,
-    by_shape,
-    flow_mods,
-)
+from vswitchctl.drivers.openflow.wire import HEADER, Bundle, Kind, barrier, bundle_control
 from vswitchctl.errors import ApplyError
 from vswitchctl.model.flow import FlowKey, FlowTable
 
 ATOMIC_UP_TO = 20_000
-"""A change of at most this many flows is one bundle. Above it, chunks of this size follow one
-another, deletes last: so many at once is the first programming of a bridge, where nothing forwards yet."""
+"""A change of at most this many flows is one bundle. More than that is the first programming of a bridge,
+where nothing forwards yet: it goes as a run of smaller bundles, deletes last."""
+
+RUN_OF = 1_000
+"""Flows per bundle of a run: large bundles cost the switch more per flow."""
 
 BUNDLE_ATTEMPTS = 5
 """After so many bundles with refused flows the rest goes flow by flow: a full table refuses each."""
@@ -34,34 +30,68 @@ Refused = dict[int, str]
 """Position in the change -> why the switch refused that flow."""
 
 
+_TOO_LONG = "the flow is longer than an OpenFlow message of 64 kB"
+
+
 def program(
     channel: Channel,
     add: FlowTable,
     remove: Collection[FlowKey],
     timeout: float,
-    progress: Callable[[int], None] | None,
+    progress: Callable[[int], None],
 ) -> list[FlowFailure]:
     """Add and remove flows; those refused are left out and returned.
 
     Raises Unreachable when the session is lost, ApplyError when the switch refuses without naming a flow.
     """
+    mods = by_shape([*add.items(), *((key, None) for key in remove)])
+    failures = [FlowFailure(mod[0], _TOO_LONG) for mod in mods if message_length(mod) > LONGEST]
+    if failures:
+        mods = [mod for mod in mods if message_length(mod) <= LONGEST]
+        progress(len(failures))
+    if len(mods) <= ATOMIC_UP_TO:
+        failures += _bundle(channel, mods, timeout)
+        progress(len(mods))
+        return failures
+    return failures + _run(channel, mods, timeout, progress)
+
+
+def _run(
+    channel: Channel, mods: Sequence[Mod], timeout: float, progress: Callable[[int], None]
+) -> list[FlowFailure]:
+    """Many bundles in one stream, without waiting in between. A bundle that fails is done again by itself."""
+    parts = [mods[start : start + RUN_OF] for start in range(0, len(mods), RUN_OF)]
+    xids = channel.reserve(len(mods) + 2 * len(parts) + 1)
+    ends = list(accumulate((len(part) + 2 for part in parts), initial=xids.start - 1))[1:]
+    channel.send(_stream(parts, xids))
+    failed: set[int] = set()
+    for reply in channel.replies(xids[-1], timeout):
+        part = bisect_left(ends, reply.xid)
+        if reply.kind == Kind.ERROR and part < len(parts):
+            failed.add(part)
+        elif reply.kind == Kind.BUNDLE_CONTROL and part < len(parts) and reply.xid == ends[part]:
+            progress(0 if part in failed else len(parts[part]))
     failures: list[FlowFailure] = []
-    for chunk in _chunks(add, remove):
-        failures += _bundle(channel, chunk, timeout)
-        if progress is not None:
-            progress(len(chunk))
+    for part in sorted(failed):
+        failures += _bundle(channel, parts[part], timeout)
+        progress(len(parts[part]))
     return failures
 
 
-def _chunks(add: FlowTable, remove: Collection[FlowKey]) -> Iterator[list[Mod]]:
-    deletes: list[Mod] = [(key, None) for key in remove]
-    if len(add) + len(deletes) <= ATOMIC_UP_TO:
-        yield by_shape([*add.items(), *deletes])
-        return
-    for mods in (by_shape(list(add.items())), by_shape(deletes)):
-        rest = iter(mods)
-        while chunk := list(islice(rest, ATOMIC_UP_TO)):
-            yield chunk
+def _stream(parts: Sequence[Sequence[Mod]], xids: range) -> Iterator[bytes | bytearray]:
+    """Each part as open, flow-mods, commit; a barrier after all of them."""
+    xid = xids.start
+    for part in parts:
+        end = xid + len(part) + 1
+        yield b"".join(
+            (
+                bundle_control(xid, xid, Bundle.OPEN_REQUEST),
+                *flow_mods(part, xid + 1, xid),
+                bundle_control(end, xid, Bundle.COMMIT_REQUEST),
+            )
+        )
+        xid = end + 1
+    yield barrier(xids[-1])
 
 
 def _bundle(channel: Channel, mods: Sequence[Mod], timeout: float) -> list[FlowFailure]:
