@@ -165,7 +165,7 @@ class Embedded:
             if self._intent.pid is None:
                 schema = Path(str(files("vswitchctl.intent") / "vswitchctl.ovsschema"))
                 prepare_database(self._intent_file, schema)
-            self._start_database(self._intent, self._run / "intent.sock")
+            _start_database(self._intent, self._run / "intent.sock")
 
     def up_ovs(self) -> None:
         """Start a private Open vSwitch, or the part of it that is missing. Raises UserError."""
@@ -175,18 +175,12 @@ class Embedded:
                 "start that Open vSwitch, or unset VSWITCHCTL_OVS_REMOTE for a private one",
             )
         with self._exclusive():
-            for path in (self._ovs_run, self._ovs_state):
-                make_private(path)
-            if self._ovsdb.pid is None:
-                prepare_database(self._ovs_file, _ovs_schema(), initial=[_insert_root()])
-                transact_file(self._ovs_file, [_set_version(_ovs_version())])
-            self._start_database(self._ovsdb, self._ovs_run / "db.sock")
-            self._vswitchd.start()
+            self._start_ovs()
 
     def down(self, purge: bool = False) -> None:
-        """End what runs, devices of the private datapath included. With `purge` databases and logs go too.
+        """End what runs, and remove the private datapath's devices. With `purge` databases and logs go too.
 
-        Raises UserError where a process does not end.
+        Raises UserError where a process does not end, or a crashed switch cannot be started to clean up.
         """
         if not self._run.is_dir():
             return self._purge() if purge else None
@@ -206,12 +200,23 @@ class Embedded:
         """Process id of each, None where it does not run: 'intent', 'ovsdb-server', 'ovs-vswitchd'."""
         return {daemon.name: daemon.pid for daemon in (self._intent, self._ovsdb, self._vswitchd)}
 
-    def _start_database(self, daemon: _Daemon, socket: Path) -> None:
-        daemon.start()
-        socket.chmod(0o600)
+    def _start_ovs(self) -> None:
+        for path in (self._ovs_run, self._ovs_state):
+            make_private(path)
+        if self._ovsdb.pid is None:
+            prepare_database(self._ovs_file, _ovs_schema(), initial=[_insert_root()])
+            transact_file(self._ovs_file, [_set_version(_ovs_version())])
+        _start_database(self._ovsdb, self._ovs_run / "db.sock")
+        self._vswitchd.start()
 
     def _stop_vswitchd(self) -> None:
-        """Ask it to remove its datapath and devices; by signal where it does not listen."""
+        """Ask it to remove its datapath and devices; by signal where it does not listen.
+
+        The tap devices of the netdev datapath are persistent. A clean exit takes the pidfile along, so one
+        without its process tells of a crash: only another ovs-vswitchd knows which devices that one had.
+        """
+        if self._vswitchd.pid is None and self._vswitchd.pidfile.exists() and self._ovs_file.exists():
+            self._start_ovs()
         pid = self._vswitchd.pid
         if pid is not None and _unixctl(self._vswitchd.control, "exit", "--cleanup"):
             wait_exit(pid, CLEANUP_SECONDS)
@@ -238,6 +243,18 @@ class Embedded:
             yield
         finally:
             os.close(lock)
+
+
+def _start_database(daemon: _Daemon, socket: Path) -> None:
+    """Start it where it does not run or nobody can reach it. Raises UserError."""
+    if daemon.pid is not None and not answers(socket):
+        daemon.stop()  # its socket was deleted
+    daemon.start()
+    if not answers(socket):  # ovsdb-server goes on without a socket that it cannot make
+        reason = _last_line(_text(daemon.log))
+        daemon.stop()
+        raise UserError(f"nobody answers at {socket}: {reason}", f"read {daemon.log}")
+    socket.chmod(0o600)
 
 
 def _unixctl(socket: Path, command: str, *arguments: str) -> bool:
