@@ -13,6 +13,7 @@ from ovsdbapp.backend.ovs_idl.command import BaseCommand
 import vswitchctl
 from vswitchctl.errors import Conflict, InternalError, InvalidTopology, NotFound
 from vswitchctl.intent.connection import IntentBackend
+from vswitchctl.intent.operations import operations
 from vswitchctl.intent.replica import Replica
 from vswitchctl.intent.rows import NETWORKS, Part, sources_of, to_part
 from vswitchctl.intent.tables import APPLIED, CLAIMS, HOST, TOPOLOGY, Value
@@ -61,7 +62,8 @@ class WriteTopologyCommand(BaseCommand):  # type: ignore[misc]
         if desired != part:
             check_texts(desired)
             desired.columns["revision"] = revision + 1
-            RowWriter(self.api.tables, txn).write(desired, part)
+            for operation in operations(desired, part):
+                txn.add_op(operation)
 
 
 class DeleteTopologyCommand(BaseCommand):  # type: ignore[misc]
@@ -108,43 +110,6 @@ class ReportCommand(BaseCommand):  # type: ignore[misc]
         table = self.api.tables[HOST]
         row = next((row for row in table.rows.values() if row.name == self._host), None) or txn.insert(table)
         _assign(row, {"name": self._host, "version": vswitchctl.__version__})
-
-
-class RowWriter:
-    """Writes the differences between two trees of rows into a transaction."""
-
-    def __init__(self, tables: Mapping[str, Any], txn: Any) -> None:
-        self._tables = tables
-        self._txn = txn
-
-    def write(self, desired: Part, stored: Part | None) -> Any:
-        """Insert or change the row of `desired` and everything below it; the ovs row."""
-        if stored is None:
-            return self._insert(desired)
-        row = self._tables[desired.table.name].rows[stored.row]
-        if "revision" in stored.columns:
-            row.verify(
-                "revision"
-            )  # computed against this state; refused (and computed anew) if it is another
-        changed = {name: value for name, value in desired.columns.items() if value != stored.columns[name]}
-        _assign(row, changed)
-        for column, parts in desired.parts.items():
-            there = stored.parts[column]
-            for key, part in parts.items():
-                if key not in there:
-                    row.addvalue(column, self._insert(part))
-                elif part != there[key]:
-                    self.write(part, there[key])
-            for key in there.keys() - parts.keys():
-                row.delvalue(column, self._tables[there[key].table.name].rows[there[key].row])
-        return row
-
-    def _insert(self, part: Part) -> Any:
-        row = self._txn.insert(self._tables[part.table.name])
-        _assign(row, part.columns)
-        for column, parts in part.parts.items():
-            setattr(row, column, [self._insert(child) for child in parts.values()])
-        return row
 
 
 def _assign(row: Any, columns: Mapping[str, Value]) -> None:

@@ -21,9 +21,10 @@ from ovsdbapp import api, exceptions
 from ovsdbapp.backend import ovs_idl
 from ovsdbapp.backend.ovs_idl import connection, idlutils, transaction
 
-from vswitchctl.errors import ApplyError, Conflict, Unreachable, VswitchctlError
+from vswitchctl.errors import ApplyError, Conflict, InternalError, Unreachable, VswitchctlError
+from vswitchctl.intent import jsonrpc
 from vswitchctl.intent.server import DATABASE, schema_path
-from vswitchctl.intent.tables import STATUS_TABLES, TOPOLOGY
+from vswitchctl.intent.tables import STATUS_COLUMNS, STATUS_TABLES, TOPOLOGY
 
 LOG = logging.getLogger(__name__)
 
@@ -35,7 +36,6 @@ ATTEMPTS = 50
 
 GRACE_SECONDS = 1.0
 """What the caller waits longer than the connection's thread, which knows better what went wrong."""
-
 
 MAYBE_STORED = "; what was asked may have been stored or not"
 
@@ -63,19 +63,29 @@ class _Poll:
 class IntentIdl(connection.OvsdbIdl):  # type: ignore[misc]
     """The replica. `touched`: UUIDs of rows of intent that changed since the last `take_touched()`."""
 
+    _session: Any
+
     def __init__(self, remote: str) -> None:
         schema = idlutils.create_schema_helper(json.loads(schema_path().read_text(encoding="utf-8")))
         schema.register_all()
         super().__init__(remote, schema)
+        self._session = jsonrpc.adopt(self._session)
         self._session.reconnect.set_backoff(*BACKOFF_MS)
         self.touched: set[Any] = set()
         self.announced = True
 
+    def cooperative_yield(self) -> None:
+        """Nothing: ovsdbapp sleeps here for every row, which only green threads need."""
+
     def notify(self, event: str, row: Any, updates: Any = None) -> None:
-        """Called for each changed row, in the connection's thread, with the lock held."""
-        if row._table.name not in STATUS_TABLES:
-            self.touched.add(row.uuid)
-            self.announced = False
+        """Called for each changed row, in the connection's thread, with the lock held.
+
+        updates: on a change, a row of the changed columns' old values.
+        """
+        if row._table.name in STATUS_TABLES or (updates is not None and set(updates._data) <= STATUS_COLUMNS):
+            return
+        self.touched.add(row.uuid)
+        self.announced = False
 
     def take_touched(self) -> set[Any]:
         """`touched`, emptied. The lock must be held."""
@@ -116,6 +126,9 @@ class IntentConnection(connection.Connection):  # type: ignore[misc]
                 self._serve(request)
                 self.txns.task_done()
         self.idl.close()
+        late = self.txns.get_nowait()
+        if late is not None:
+            self._serve(late)
 
     def block(self, until: float | None = None) -> None:
         """Wait without the lock until the server or a caller has something for us, or `until` has come."""
@@ -159,21 +172,20 @@ class IntentConnection(connection.Connection):  # type: ignore[misc]
         except Exception as error:  # noqa: BLE001 - it is raised again in the thread that asked
             request.results.put(idlutils.ExceptionResult(ex=error, tb=traceback.format_exc()))
 
-    def wait_in_step(self) -> None:
-        """Wait for the first whole replica. Raises Unreachable. The lock must be held."""
-        if not self.updated.wait_for(self.idl.has_ever_connected, self.timeout):
+    def wait_for_replica(self) -> None:
+        """Wait until there is one, however old it may be. Raises Unreachable. The lock must be held."""
+        self.updated.wait_for(lambda: self.idl.has_ever_connected() or not self.is_running, self.timeout)
+        if not (self.is_running and self.idl.has_ever_connected()):
             raise self.unreachable()
 
     def unreachable(self, consequence: str = "") -> Unreachable:
         """What to tell a person when the time is up."""
         if not self.is_running:
             why = "this connection to it was closed"
-        elif not self.idl.is_connected():
-            why = "nothing answers there"
+        elif self.idl.server_tables is not None and not self.idl.has_ever_connected():
+            why = f"a server is there, but it does not serve '{DATABASE}' with the schema of this version"
         elif not self.idl.in_step:
-            why = (
-                f"a server answers there, but it does not serve '{DATABASE}' with the schema of this version"
-            )
+            why = "nothing answers there"
         else:
             why = f"the server there gave no answer within {self.timeout:g} s"
         return Unreachable(
@@ -182,10 +194,13 @@ class IntentConnection(connection.Connection):  # type: ignore[misc]
         )
 
     def close(self) -> None:
-        """End the thread and the connection. Calls under way fail with Unreachable."""
-        self.stop()
+        """End the thread and the connection, after the write under way. What still waits gets Unreachable."""
         with self.updated:
+            self.is_running = False
             self.updated.notify_all()
+        self.txns.alert_notify()
+        if self.thread is not None:
+            self.thread.join()
 
 
 class IntentTransaction(transaction.Transaction):  # type: ignore[misc]
@@ -200,6 +215,8 @@ class IntentTransaction(transaction.Transaction):  # type: ignore[misc]
         self._deadline = time.monotonic() + connection_.timeout
 
     def commit(self) -> Any:
+        if not self._connection.is_running:
+            raise self._connection.unreachable()
         self.timeout = self._connection.timeout + GRACE_SECONDS
         try:
             return super().commit()
@@ -210,7 +227,7 @@ class IntentTransaction(transaction.Transaction):  # type: ignore[misc]
         """For the connection's thread. Raises what commands raise, Unreachable, Conflict, ApplyError."""
         replica = self._connection.idl
         for _ in range(ATTEMPTS):
-            while not replica.in_step:
+            while not (replica.in_step and self._connection.is_running):
                 self._turn()
             seqno = replica.change_seqno
             txn = self._attempt()
@@ -242,7 +259,7 @@ class IntentTransaction(transaction.Transaction):  # type: ignore[misc]
 
         Where the deadline has passed it raises `refusal` if the server is there, else Unreachable.
         """
-        if time.monotonic() >= self._deadline:
+        if time.monotonic() >= self._deadline or not self._connection.is_running:
             if refusal is not None and self._connection.idl.in_step:
                 raise refusal
             raise self._connection.unreachable(consequence)
@@ -259,8 +276,10 @@ def _refusal(txn: Any) -> VswitchctlError:
         return ApplyError("the intent database was changed by others meanwhile", "try again")
     error = json.loads(txn.get_error())
     said = f"{error.get('error')}: {error.get('details', '')}"
-    if error.get("error") != "constraint violation" or " for index on " not in error.get("details", ""):
+    if error.get("error") != "constraint violation":
         raise ApplyError(f"the intent database refused the change: {said}", "see the log of its ovsdb-server")
+    if " for index on " not in error.get("details", ""):
+        raise InternalError(f"the intent database refused the change: {said}")
     return Conflict(f"the intent database refused the change: {said}", "rename what is named there")
 
 

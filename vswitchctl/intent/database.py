@@ -102,5 +102,5 @@ class IntentDatabase:
     @contextmanager
     def _reading(self) -> Iterator[None]:
         with self._connection.lock:
-            self._connection.wait_in_step()
+            self._connection.wait_for_replica()
             yield

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from vswitchctl.errors import InvalidTopology
 from vswitchctl.intent.connection import IntentIdl
-from vswitchctl.intent.rows import Part, keyed, to_stored
+from vswitchctl.intent.rows import Key, Part, keyed, to_stored
 from vswitchctl.intent.tables import APPLIED, CLAIM, CLAIMS, TOPOLOGY, Table
 from vswitchctl.model.intent import Stored
 
@@ -69,12 +69,18 @@ class Replica:
     def _refreshed(self) -> dict[UUID, _Entry]:
         """Drop what changed, read what is missing. A row that changed is in `touched`, whoever changed it."""
         touched, rows = self._idl.take_touched(), self._idl.tables[TOPOLOGY.name].rows
+        kept: dict[UUID, Part] = {}
         for uuid, entry in list(self._entries.items()):
             if uuid not in rows or not entry.rows.isdisjoint(touched):
+                kept |= {
+                    part.row: part
+                    for part in entry.part.walk()
+                    if part.row is not None and _untouched(part, touched)
+                }
                 del self._entries[uuid]
                 self._intent = None
         for uuid in rows.keys() - self._entries.keys():
-            part = read_part(TOPOLOGY, rows[uuid])
+            part = read_part(TOPOLOGY, rows[uuid], kept)
             self._entries[uuid] = _Entry(part, frozenset(below.row for below in part.walk() if below.row))
             self._intent = None
         return self._entries
@@ -86,21 +92,23 @@ class Replica:
         return entry.stored
 
 
-def read_part(table: Table, row: Any) -> Part:
-    """The rows of an entity and of all it holds."""
+def _untouched(part: Part, touched: set[UUID]) -> bool:
+    return all(below.row not in touched for below in part.walk())
+
+
+def read_part(table: Table, row: Any, kept: Mapping[UUID, Part]) -> Part:
+    """The rows of an entity and of all it holds; those in `kept` need not be read again."""
+    if row.uuid in kept:
+        return kept[row.uuid]
     columns = {column: getattr(row, column) for column in table.every_column}
     below = {held.column: held.table for held in table.holds}
     if table is TOPOLOGY:
         below[CLAIMS] = CLAIM
-    return Part(
-        table,
-        columns,
-        {column: _read_parts(held, getattr(row, column)) for column, held in below.items()},
-        row.uuid,
-    )
+    parts = {column: _read_parts(held, getattr(row, column), kept) for column, held in below.items()}
+    return Part(table, columns, parts, row.uuid)
 
 
-def _read_parts(table: Table, rows: list[Any]) -> dict[tuple[str, int], Part]:
-    parts = [read_part(table, row) for row in rows]
+def _read_parts(table: Table, rows: list[Any], kept: Mapping[UUID, Part]) -> dict[Key, Part]:
+    parts = [read_part(table, row, kept) for row in rows]
     parts.sort(key=lambda part: part.columns.get("position", 0))
     return keyed(table, parts)

@@ -29,7 +29,9 @@ POSITION_STRIDE = 1 << 20
 
 @dataclass(slots=True)
 class Part:
-    """One row and everything it holds. parts: column -> key -> part. row: its UUID, once it is stored.
+    """One row and everything it holds. parts: column -> key -> part.
+
+    row: its UUID, once it is stored. decoded: the model's object, once it was made.
 
     Two parts are equal where the rows hold the same, at the same places, with the same sources.
     """
@@ -38,6 +40,7 @@ class Part:
     columns: dict[str, Value]
     parts: dict[str, dict[Key, Part]] = field(default_factory=dict)
     row: UUID | None = field(default=None, compare=False)
+    decoded: Any = field(default=None, compare=False)
 
     def walk(self) -> Iterator[Part]:
         """This part and all below it."""
@@ -181,43 +184,47 @@ def positions(order: Sequence[Hashable], stored: Mapping[Any, int]) -> list[int]
 
 def to_stored(root: Part) -> Stored:
     """The topology that these rows hold. Raises InvalidTopology where another hand broke them."""
-    name = root.columns["name"]
-    try:
-        topology = Topology.model_validate(_decode(root))
-    except ValidationError as error:
-        raise InvalidTopology(
-            tuple(
-                f"the stored topology '{name}' is not valid at {'.'.join(map(str, found['loc']))}: "
-                f"{found['msg']}; apply it again from its file, or destroy it"
-                for found in error.errors()
-            )
-        ) from error
     tags = {
         part.columns["name"]: part.columns["tag"]
         for part in sorted(root.parts[NETWORKS].values(), key=lambda part: part.columns["position"])
     }
-    return Stored(topology, root.columns["generation"], tags, sources_of(root))
+    return Stored(_decode(root), root.columns["generation"], tags, sources_of(root))
 
 
 def _decode(part: Part) -> Any:
+    """The model's object for these rows, made once: parts that did not change keep theirs."""
     table = part.table
-    value: dict[str, Any] = {
-        column: codec.decode(part.columns[column]) for column, codec in table.columns.items()
-    }
-    if table.bare:
-        return value[table.bare]
-    value |= table.constant
-    for attribute, columns in _attributes(table).items():
-        children = [child for held in columns for child in part.parts[held.column].values()]
-        if columns[0].form == "single":
-            value[attribute] = _decode(children[0]) if children else None
-            continue
-        children.sort(key=lambda child: child.columns["position"])
-        if columns[0].form == "named":
-            value[attribute] = {child.columns["name"]: _decode(child) for child in children}
-        else:
-            value[attribute] = tuple(_decode(child) for child in children)
-    return value
+    if part.decoded is None:
+        value: dict[str, Any] = {
+            column: codec.decode(part.columns[column]) for column, codec in table.columns.items()
+        }
+        for attribute, columns in _attributes(table).items():
+            value[attribute] = _decode_attribute(part, columns)
+        try:
+            part.decoded = (
+                value[table.bare] if table.model is None else table.model(**table.constant, **value)
+            )
+        except ValidationError as error:
+            raise InvalidTopology(tuple(_finding(part, found) for found in error.errors())) from error
+    return part.decoded
+
+
+def _decode_attribute(part: Part, columns: Sequence[Held]) -> Any:
+    children = [child for held in columns for child in part.parts[held.column].values()]
+    if columns[0].form == "single":
+        return _decode(children[0]) if children else None
+    children.sort(key=lambda child: child.columns["position"])
+    if columns[0].form == "named":
+        return {child.columns["name"]: _decode(child) for child in children}
+    return tuple(_decode(child) for child in children)
+
+
+def _finding(part: Part, found: Any) -> str:
+    what = f"{part.table.name.lower()} '{part.columns.get('name', '')}'"
+    return (
+        f"{'.'.join(map(str, found['loc']))} of {what} as stored is not valid: {found['msg']}; "
+        "apply its topology again from the file, or destroy it"
+    )
 
 
 def sources_of(root: Part) -> dict[str, str]:

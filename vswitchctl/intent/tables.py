@@ -10,7 +10,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from vswitchctl.model.topology import link_name
+from vswitchctl.model.topology import (
+    Bridge,
+    Entity,
+    Expect,
+    Interface,
+    Link,
+    LinuxBridge,
+    Namespace,
+    Network,
+    Qos,
+    Route,
+    Tenant,
+    Topology,
+    Uplink,
+    link_name,
+)
 
 Value = Any
 """A column's value as the ovs library gives it: an atom, a list (a set or an optional) or a dict (a map)."""
@@ -37,6 +52,7 @@ MAP = Codec(dict, dict)
 class Table:
     """A kind of entity.
 
+    model: its class; None where the model has no object for it.
     columns: attributes of the model, of the same name.
     stored: columns that only the database has; of these `name`, `position` (among siblings) and `source`
         ('file:line') are filled wherever they are declared.
@@ -44,10 +60,11 @@ class Table:
     entity: the entity's path, made of {name} and {parent}.
     named_by: gives the name where the model keeps none.
     constant: attributes that the table itself implies.
-    bare: the model has this column's value alone, no object.
+    bare: the column whose value stands in the model in place of an object.
     """
 
     name: str
+    model: type[Entity] | None
     columns: Mapping[str, Codec]
     stored: tuple[str, ...] = ("name", "position", "source")
     identity: str = "name"
@@ -75,25 +92,34 @@ class Held:
 
 _ABOUT = {"description": PLAIN}
 
-TENANT = Table("Tenant", _ABOUT, entity="tenants/{name}")
+TENANT = Table("Tenant", Tenant, _ABOUT, entity="tenants/{name}")
 NETWORK = Table(
     "Network",
+    Network,
     {"tenant": PLAIN, "subnets": LIST, "vlan": OPTIONAL, "mtu": PLAIN, **_ABOUT},
     stored=("name", "position", "source", "tag"),
     entity="networks/{name}",
 )
-BRIDGE = Table("Bridge", {"datapath": PLAIN, **_ABOUT}, entity="nodes/{name}", constant={"kind": "bridge"})
+BRIDGE = Table(
+    "Bridge", Bridge, {"datapath": PLAIN, **_ABOUT}, entity="nodes/{name}", constant={"kind": "bridge"}
+)
 LINUX_BRIDGE = Table(
-    "Linux_Bridge", {"network": PLAIN, **_ABOUT}, entity="nodes/{name}", constant={"kind": "linux-bridge"}
+    "Linux_Bridge",
+    LinuxBridge,
+    {"network": PLAIN, **_ABOUT},
+    entity="nodes/{name}",
+    constant={"kind": "linux-bridge"},
 )
 INTERFACE = Table(
     "Interface",
+    Interface,
     {"network": PLAIN, "ip": LIST, "mac": OPTIONAL, "mtu": OPTIONAL, **_ABOUT},
     entity="interfaces/{parent}:{name}",
 )
-ROUTE = Table("Route", {"to": PLAIN, "via": PLAIN, **_ABOUT}, stored=("position",), identity="to")
+ROUTE = Table("Route", Route, {"to": PLAIN, "via": PLAIN, **_ABOUT}, stored=("position",), identity="to")
 NAMESPACE = Table(
     "Namespace",
+    Namespace,
     {"tenant": PLAIN, **_ABOUT},
     entity="nodes/{name}",
     constant={"kind": "namespace"},
@@ -104,34 +130,40 @@ NAMESPACE = Table(
 )
 UPLINK = Table(
     "Uplink",
+    Uplink,
     {"interface": PLAIN, "network": OPTIONAL, "trunk": MAP, **_ABOUT},
     entity="nodes/{name}",
     constant={"kind": "uplink"},
 )
 LINK = Table(
     "Link",
+    Link,
     {"ends": LIST, "kind": PLAIN, "cost": PLAIN, **_ABOUT},
     entity="links/{name}",
     named_by=link_name,
 )
 QOS = Table(
-    "QoS", {"max_rate": OPTIONAL, "burst": OPTIONAL, "min_rate": OPTIONAL, **_ABOUT}, entity="qos/{name}"
+    "QoS", Qos, {"max_rate": OPTIONAL, "burst": OPTIONAL, "min_rate": OPTIONAL, **_ABOUT}, entity="qos/{name}"
 )
-EXPECT_GROUP = Table("Expect_Group", {"members": LIST}, stored=("position",), identity="", bare="members")
+EXPECT_GROUP = Table(
+    "Expect_Group", None, {"members": LIST}, stored=("position",), identity="", bare="members"
+)
 EXPECT = Table(
     "Expect",
+    Expect,
     _ABOUT,
     stored=("source",),
     identity="",
     entity="expect",
     holds=(Held("reachable", "ordered", EXPECT_GROUP, "reachable"),),
 )
-CLAIM = Table("Claim", {}, stored=("host", "device", "topology", "entity"), identity="device")
+CLAIM = Table("Claim", None, {}, stored=("host", "device", "topology", "entity"), identity="device")
 CLAIMS = "claims"
 """The column of Topology that holds Claim rows: derived from the model, so no `Held` names it."""
 
 TOPOLOGY = Table(
     "Topology",
+    Topology,
     {"name": PLAIN, **_ABOUT},
     stored=("source", "generation", "revision"),
     entity="topology",
@@ -150,4 +182,5 @@ TOPOLOGY = Table(
 HOST = "Host"
 APPLIED = "Applied"
 STATUS_TABLES = frozenset((HOST, APPLIED))
-"""Tables that say what became of the intent; they are not part of it."""
+STATUS_COLUMNS = frozenset(("applied",))
+"""Tables, and columns of Topology, that say what became of the intent; they are not part of it."""
