@@ -11,7 +11,7 @@ import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -304,5 +304,6 @@ def _text(path: Path) -> str:
 
 
 def _last_line(text: str) -> str:
-    lines: Sequence[str] = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    """The last message, without the time, number, module and level of a log line (ovs-appctl(8), vlog/set)."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1].split("|", 4)[-1] if lines else ""
