@@ -304,6 +304,6 @@ def _text(path: Path) -> str:
 
 
 def _last_line(text: str) -> str:
-    """The last message, without the time, number, module and level of a log line (ovs-appctl(8), vlog/set)."""
+    """The last message, without a log line's time, number, module and level (ovs-appctl(8), vlog/set)."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1].split("|", 4)[-1] if lines else ""
