@@ -44,12 +44,16 @@ class Stored:
 
 
 class MemoryService:
-    """`failing`: entity -> why its change is refused. `gate`: operations advance only while it is set."""
+    """`failing`: entity -> why its change is refused. `gate`: operations advance only while it is set.
+
+    `watched` is set once somebody waits for an operation.
+    """
 
     def __init__(self) -> None:
         self.failing: dict[str, str] = {}
         self.gate = threading.Event()
         self.gate.set()
+        self.watched = threading.Event()
         self.flow_views: dict[str, tuple[FlowView, ...]] = {}
         self._stored: dict[str, Stored] = {}
         self._operations: dict[str, OperationView] = {}
@@ -104,6 +108,7 @@ class MemoryService:
 
     def wait_operation(self, operation_id: str, seen: OperationView | None, timeout: float) -> OperationView:
         self.operation(operation_id)
+        self.watched.set()
         with self._changed:
             self._changed.wait_for(lambda: self._operations[operation_id] != seen, timeout)
             return self._operations[operation_id]

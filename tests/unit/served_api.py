@@ -58,8 +58,10 @@ def served_api() -> Iterator[Served]:
     service = MemoryService()
     with short_directory() as directory:
         socket = directory / "api.sock"
-        with running(ApiServer(create_app(service), socket)), http_client(socket) as http:
-            yield Served(service, socket, http)
+        try:
+            with running(ApiServer(create_app(service), socket)), http_client(socket) as http:
+                yield Served(service, socket, http)
+        finally:
             service.gate.set()
 
 

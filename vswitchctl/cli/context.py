@@ -45,7 +45,10 @@ TimeoutOption = Annotated[
     float, typer.Option("--timeout", min=0, metavar="SECONDS", help="How long to wait at most.")
 ]
 FileArgument = Annotated[
-    Path, typer.Argument(metavar="FILE", help="A topology: YAML, JSON, GraphML, node-link JSON or Python.")
+    Path,
+    typer.Argument(
+        metavar="FILE", readable=False, help="A topology: YAML, JSON, GraphML, node-link JSON or Python."
+    ),
 ]
 
 

@@ -7,8 +7,6 @@ import typer
 from vswitchctl.cli.context import JsonOption
 from vswitchctl.cli.output import print_json, print_text
 
-SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
-
 
 def register(app: typer.Typer) -> None:
     app.command()(version)
@@ -27,6 +25,6 @@ def version(json: JsonOption = False) -> None:
 
 def schema() -> None:
     """Print the JSON Schema of topology files, for editors."""
-    from vswitchctl.model.topology import Topology
+    from vswitchctl.topology.schema import json_schema_text
 
-    print_json({"$schema": SCHEMA_DIALECT, **Topology.model_json_schema()})
+    print_text(json_schema_text())

@@ -35,7 +35,12 @@ def options(
     ctx: typer.Context,
     socket: Annotated[
         Path | None,
-        typer.Option("--socket", metavar="PATH", help="The daemon's API socket (env VSWITCHCTL_API_SOCKET)."),
+        typer.Option(
+            "--socket",
+            metavar="PATH",
+            readable=False,
+            help="The daemon's API socket (env VSWITCHCTL_API_SOCKET).",
+        ),
     ] = None,
 ) -> None:
     invocation(ctx).socket = socket

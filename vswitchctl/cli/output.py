@@ -102,4 +102,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[RenderableType]]
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console().print(table)
+    terminal = console()
+    with terminal.capture() as drawn:
+        terminal.print(table)
+    # Rich fills the last column with blanks: nothing that a reader of a pipe, or of a copy, wants.
+    sys.stdout.writelines(f"{line.rstrip()}\n" for line in drawn.get().splitlines())
+    sys.stdout.flush()

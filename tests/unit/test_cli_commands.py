@@ -1,0 +1,327 @@
+"""The command line against a real API on a socket: what each command prints and how it exits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from command_line import CommandLine, plain
+from served_api import Served, served_api, topology
+
+from vswitchctl import __version__
+from vswitchctl.model.views import (
+    BridgeView,
+    FlowView,
+    HostView,
+    LinkView,
+    OperationView,
+    PlanView,
+    PortView,
+    TenantView,
+    TopologyDetail,
+    TopologyView,
+    View,
+)
+
+LISTS: dict[str, type[View]] = {
+    "topologies": TopologyView,
+    "hosts": HostView,
+    "bridges": BridgeView,
+    "ports": PortView,
+    "links": LinkView,
+    "tenants": TenantView,
+}
+
+
+@pytest.fixture
+def api() -> Iterator[Served]:
+    with served_api() as served:
+        yield served
+
+
+@pytest.fixture
+def cli(api: Served, tmp_path: Path) -> CommandLine:
+    return CommandLine(api.socket, tmp_path)
+
+
+def test_plan_tells_changes_from_none_by_its_exit_code(cli: CommandLine) -> None:
+    file = cli.write_topology()
+    result = cli.run("plan", file)
+    assert (result.code, result.err) == (2, "")
+    assert result.out.splitlines()[-1] == "Plan: 5 to add, 0 to change, 0 to remove, 1 flow"
+    assert cli.run("apply", "--yes", file).code == 0
+    result = cli.run("plan", file)
+    assert (result.code, result.out) == (0, "Plan: 0 to add, 0 to change, 0 to remove, 0 flows\n")
+
+
+def test_plan_groups_changes_by_kind_with_reason_and_source(cli: CommandLine) -> None:
+    lines = cli.run("plan", cli.write_topology()).out.splitlines()
+    assert [line for line in lines if not line.startswith(" ")][:3] == ["bridge", "namespace", "veth"]
+    web1 = next(line for line in lines if line.lstrip().startswith("+  web1"))
+    assert "nodes/web1 is declared" in web1
+    assert "(pair.yaml:" in web1
+
+
+def test_plan_shows_additions_changes_and_removals(cli: CommandLine) -> None:
+    cli.run("apply", "--yes", cli.write_topology(bridges=("br-a", "br-b")))
+    changed = topology(bridges=("br-a", "br-c"))
+    changed["nodes"]["web1"]["interfaces"]["eth0"]["ip"] = "10.1.0.9/24"
+    result = cli.run("plan", cli.write("pair.yaml", yaml.safe_dump(changed)))
+    assert result.out.splitlines()[-1] == "Plan: 2 to add, 1 to change, 2 to remove, 2 flows"
+    coloured = cli.on_terminal("plan", "pair.yaml").out
+    for mark, colour in (("+", 32), ("~", 33), ("-", 31)):
+        assert f"\x1b[{colour}m  {mark}" in coloured
+
+
+def test_plan_lists_flows_where_asked(cli: CommandLine) -> None:
+    file = cli.write_topology()
+    assert "\nflow\n" not in cli.run("plan", file).out
+    result = cli.run("plan", "--flows", file)
+    assert "\nflow\n" in result.out
+    assert result.out.splitlines()[-1] == "Plan: 5 to add, 0 to change, 0 to remove, 1 flow"
+
+
+def test_apply_waits_until_in_sync(cli: CommandLine, api: Served) -> None:
+    result = cli.run("apply", "--yes", cli.write_topology())
+    assert (result.code, result.err) == (0, "")
+    assert result.out.splitlines()[-1].startswith("pair: in sync (generation 1, 5 changes, ")
+    assert api.service.topology("pair").document.name == "pair"
+
+
+def test_apply_without_waiting_names_the_operation(cli: CommandLine, api: Served) -> None:
+    api.service.gate.clear()
+    result = cli.run("apply", "--yes", "--no-wait", cli.write_topology())
+    assert result.code == 0
+    assert result.out.splitlines()[-1] == "pair: apply started as op-1; see vswitchctl show topology pair"
+
+
+def test_apply_without_changes_asks_nobody_and_stores_the_document(cli: CommandLine, api: Served) -> None:
+    """A new description changes nothing on the host, and is stored all the same."""
+    cli.run("apply", "--yes", cli.write_topology())
+    described = yaml.safe_dump({**topology(), "description": "two of them"})
+    assert cli.run("apply", cli.write("pair.yaml", described)).code == 0
+    assert api.service.topology("pair").document.description == "two of them"
+
+
+def test_a_failed_apply_names_every_error(cli: CommandLine, api: Served) -> None:
+    api.service.failing = {"nodes/web1": "EBUSY", "nodes/web2": "ENOSPC"}
+    result = cli.run("apply", "--yes", cli.write_topology())
+    assert result.code == 1
+    assert result.err == "error: nodes/web1: EBUSY\nerror: nodes/web2: ENOSPC\n"
+
+
+@pytest.mark.parametrize("answer, code, stored", [("y\n", 0, 1), ("n\n", 1, 0)])
+def test_apply_asks_on_a_terminal(cli: CommandLine, api: Served, answer: str, code: int, stored: int) -> None:
+    result = cli.on_terminal("apply", cli.write_topology(), typed=answer)
+    assert result.code == code, result.out
+    assert "Apply 'pair'? [y/N]" in plain(result.out)
+    assert len(api.service.topologies()) == stored
+
+
+def test_an_answer_to_an_outdated_plan_is_refused(
+    cli: CommandLine, api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else applies between the plan and the answer: what was agreed to is not what would happen."""
+    cli.run("apply", "--yes", cli.write_topology())
+    plan = api.service.plan
+
+    def planned_earlier(*args: Any, **kwargs: Any) -> PlanView:
+        return plan(*args, **kwargs).model_copy(update={"generation": 0})
+
+    monkeypatch.setattr(api.service, "plan", planned_earlier)
+    result = cli.on_terminal("apply", cli.write_topology(bridges=("br-a", "br-b")), typed="y\n")
+    assert result.code == 1
+    assert "'pair' is at generation 1 by now" in plain(result.out)
+
+
+def test_a_terminal_shows_a_bar_while_an_apply_goes_on(cli: CommandLine) -> None:
+    out = cli.on_terminal("apply", "--yes", cli.write_topology()).out
+    assert "5/5" in plain(out)
+    assert "━" in out
+
+
+def test_destroy_removes_the_topology(cli: CommandLine, api: Served) -> None:
+    cli.run("apply", "--yes", cli.write_topology())
+    assert cli.run("destroy", "pair").code == 1
+    result = cli.run("destroy", "pair", "--yes")
+    assert result.code == 0
+    assert "Plan: 0 to add, 0 to change, 5 to remove" in result.out
+    assert result.out.splitlines()[-1].startswith("pair: destroyed")
+    assert api.service.topologies() == ()
+
+
+@pytest.mark.parametrize("noun", LISTS)
+def test_show_lists_on_a_terminal_of_80_columns(cli: CommandLine, api: Served, noun: str) -> None:
+    name = "a-topology-with-a-long-name-that-does-not-leave-room"
+    api.service.failing = {"nodes/web1": "the kernel refused to make the namespace: " + "reasons " * 30}
+    cli.run("apply", "--yes", cli.write_topology(name, bridges=("br-a", "br-with-a-long1")))
+    for columns in (80, 40, 200):
+        result = cli.on_terminal("show", noun, columns=columns)
+        lines = plain(result.out).splitlines()
+        assert result.code == 0
+        assert max(map(len, lines)) <= columns, lines
+    assert noun == "hosts" or name in plain(result.out)
+
+
+def test_show_gives_the_reason_of_what_is_not_in_sync(cli: CommandLine, api: Served) -> None:
+    api.service.failing = {"links/br-a--web1:eth0": "no ofport yet"}
+    cli.run("apply", "--yes", cli.write_topology())
+    out = cli.run("show", "links").out
+    assert out.splitlines()[-1] == "br-a--web1:eth0 is failed: no ofport yet"
+    assert out.count("no ofport yet") == 1
+    detail = cli.run("show", "topology", "pair")
+    assert "links/br-a--web1:eth0 is failed: no ofport yet" in detail.out
+    coloured = cli.on_terminal("show", "links").out
+    assert "\x1b[31mfailed" in coloured
+    assert "\x1b[32min-sync" in coloured
+
+
+def test_a_pipe_gets_one_plain_line_per_row(cli: CommandLine) -> None:
+    cli.run("apply", "--yes", cli.write_topology("a" * 60, bridges=("br-a", "br-b")))
+    lines = cli.run("show", "links").out.splitlines()
+    assert len(lines) == 1 + 3
+    assert not any("\x1b" in line for line in lines)
+    assert lines[1].split()[:4] == ["web1:eth0", "br-a", "in-sync", "auto"]
+
+
+def test_no_color_is_respected(cli: CommandLine) -> None:
+    cli.run("apply", "--yes", cli.write_topology())
+    quiet = CommandLine(cli.socket, cli.directory, {"NO_COLOR": "1"})
+    out = quiet.on_terminal("show").out
+    assert "\x1b[3" not in out
+    assert "in-sync" in out
+
+
+def test_nothing_to_show_says_so(cli: CommandLine) -> None:
+    result = cli.run("show", "bridges")
+    assert (result.code, result.out, result.err) == (0, "", "no bridges\n")
+    assert cli.run("show", "bridges", "--json").out == "[]\n"
+
+
+def test_json_is_one_document_of_the_views(cli: CommandLine, api: Served) -> None:
+    file = cli.write_topology()
+    plan = cli.run("plan", file, "--json")
+    assert (plan.code, PlanView.model_validate_json(plan.out).topology) == (2, "pair")
+    applied = cli.run("apply", file, "--yes", "--json")
+    assert OperationView.model_validate_json(applied.out).state == "done"
+    for noun, view in LISTS.items():
+        items = json.loads(cli.run("show", noun, "--json").out)
+        assert items
+        for item in items:
+            view.model_validate(item)
+    detail = cli.run("show", "topology", "pair", "--json").out
+    assert TopologyDetail.model_validate_json(detail).view.name == "pair"
+    destroyed = cli.run("destroy", "pair", "--yes", "--json")
+    assert OperationView.model_validate_json(destroyed.out).kind == "destroy"
+
+
+def test_a_failed_apply_is_one_json_document_too(cli: CommandLine, api: Served) -> None:
+    api.service.failing = {"nodes/web1": "EBUSY"}
+    result = cli.run("apply", "--yes", "--json", cli.write_topology())
+    assert result.code == 1
+    assert OperationView.model_validate_json(result.out).errors == ("nodes/web1: EBUSY",)
+
+
+def test_flows_by_table_with_their_entities(cli: CommandLine, api: Served) -> None:
+    cli.run("apply", "--yes", cli.write_topology())
+    flow = {"bridge": "br-a", "priority": 10, "match": "in_port=1", "actions": "2", "cookie": "0x1"}
+    views = (
+        FlowView(table="classify", entity="nodes/web1", **flow),
+        FlowView(table="l2", **{**flow, "priority": 0, "match": "", "actions": ""}),
+    )
+    api.service.flow_views["br-a"] = views
+    assert cli.run("flows", "br-a").out.splitlines() == [
+        "table classify",
+        "     10 in_port=1 -> 2  # nodes/web1",
+        "table l2",
+        "      0 any -> drop  # 0x1",
+    ]
+    items = json.loads(cli.run("flows", "br-a", "--json", "--source", "desired").out)
+    assert [FlowView.model_validate(item) for item in items] == list(views)
+
+
+def test_validate(cli: CommandLine) -> None:
+    result = cli.run("validate", cli.write_topology())
+    assert (result.code, result.err) == (0, "")
+    assert result.out == "pair.yaml: topology 'pair' is valid: 1 network, 3 nodes, 2 links\n"
+    assert json.loads(cli.run("validate", "--json", "pair.yaml").out) == {
+        "file": "pair.yaml",
+        "valid": True,
+        "findings": [],
+    }
+
+
+def test_validate_json_has_every_finding(cli: CommandLine) -> None:
+    text = (cli.directory / cli.write_topology()).read_text().replace("network: lan", "network: wan")
+    result = cli.run("validate", "--json", cli.write("wrong.yaml", text))
+    report = json.loads(result.out)
+    assert (result.code, report["valid"]) == (1, False)
+    assert {finding["severity"] for finding in report["findings"]} == {"error"}
+    assert all(finding["line"] > 0 for finding in report["findings"])
+
+
+def test_a_python_file_is_run_here_and_the_daemon_gets_the_document(cli: CommandLine, api: Served) -> None:
+    result = cli.run("apply", "--yes", cli.write("built.py", PROGRAM))
+    assert result.code == 0, result.err
+    assert list(api.service.topology("built").document.nodes) == ["br-a"]
+
+
+PROGRAM = """
+from vswitchctl.topology import TopologyBuilder
+
+topology = TopologyBuilder("built").bridge("br-a").build()
+"""
+
+
+@pytest.mark.parametrize("to, name", [("yaml", "t.yaml"), ("json", "t.json"), ("graphml", "t.graphml")])
+def test_convert_gives_the_same_topology(cli: CommandLine, to: str, name: str) -> None:
+    file = cli.write_topology()
+    assert cli.run("convert", file, "--to", to, "-o", name).code == 0
+    cli.run("apply", "--yes", file)
+    assert cli.run("plan", name).code == 0
+    assert cli.run("convert", file, "--to", to).out == (cli.directory / name).read_text()
+
+
+def test_schema_accepts_what_validate_accepts(cli: CommandLine) -> None:
+    schema = json.loads(cli.run("schema").out)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(topology(), schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**topology(), "colour": "red"}, schema)
+
+
+def test_version_and_help(cli: CommandLine) -> None:
+    assert cli.run("version").out == f"vswitchctl {__version__}\n"
+    assert json.loads(cli.run("version", "--json").out) == {"version": __version__}
+    for arguments in ((), ("--help",), ("-h",)):
+        result = cli.run(*arguments)
+        assert result.code == 0
+        for command in (
+            "run",
+            "up",
+            "down",
+            "validate",
+            "plan",
+            "apply",
+            "destroy",
+            "show",
+            "flows",
+            "convert",
+        ):
+            assert f" {command} " in result.out
+
+
+@pytest.mark.parametrize("command", ["validate", "plan", "apply", "show"])
+def test_client_commands_never_import_the_daemon(cli: CommandLine, command: str) -> None:
+    """Drivers and servers would double the time that each command takes to start."""
+    profiled = CommandLine(cli.socket, cli.directory, {"PYTHONPROFILEIMPORTTIME": "1"})
+    arguments = {"validate": (cli.write_topology(),), "plan": ("pair.yaml",), "apply": ("--yes", "pair.yaml")}
+    imported = profiled.run(command, *arguments.get(command, ())).err
+    assert "vswitchctl.cli.main" in imported or "vswitchctl.cli.apply" in imported
+    for module in ("vswitchctl.daemon", "fastapi", "uvicorn", "os_ken", "pyroute2", "ovsdbapp"):
+        assert f" {module}\n" not in imported
