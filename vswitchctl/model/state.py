@@ -63,6 +63,7 @@ class NamespaceSpec:
 
     owner: Owner
     routes: frozenset[RouteSpec] = frozenset()
+    loopback_up: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class LinuxBridgeSpec:
 
     owner: Owner
     mtu: int
+    up: bool = True
 
 
 @dataclass(frozen=True, slots=True)

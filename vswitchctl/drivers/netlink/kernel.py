@@ -1,0 +1,134 @@
+"""System calls that Python 3.11 lacks: network namespaces, mounts, inotify, ethtool. Each raises OSError."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+NETNS_DIR = Path("/run/netns")
+"""Where ip-netns(8) keeps named namespaces."""
+
+CLONE_NEWNET = 0x40000000
+MS_BIND, MS_REC, MS_SHARED, MNT_DETACH = 4096, 16384, 1 << 20, 2
+"""sched.h, mount(2), umount2(2)."""
+
+IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x40, 0x80, 0x100, 0x200
+IN_NONBLOCK, IN_CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC
+"""inotify(7)."""
+
+SIOCETHTOOL = 0x8946
+ETHTOOL_GTXCSUM, ETHTOOL_STXCSUM = 0x16, 0x17
+"""linux/sockios.h, linux/ethtool.h."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+def setns(descriptor: int) -> None:
+    """Move the calling thread into a network namespace."""
+    _check(_libc.setns(descriptor, CLONE_NEWNET), "setns")
+
+
+def unshare() -> None:
+    """Move the calling thread into a new network namespace."""
+    _check(_libc.unshare(CLONE_NEWNET), "unshare")
+
+
+def _mount(source: str, target: str, flags: int) -> None:
+    _check(_libc.mount(source.encode(), target.encode(), b"none", flags, None), f"mount {target}")
+
+
+def prepare_netns_dir() -> None:
+    """Make NETNS_DIR a shared mount, as ip-netns(8) does: an unmount must reach every mount namespace."""
+    NETNS_DIR.mkdir(mode=0o755, parents=True, exist_ok=True)
+    try:
+        _mount("", str(NETNS_DIR), MS_SHARED | MS_REC)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        _mount(str(NETNS_DIR), str(NETNS_DIR), MS_BIND | MS_REC)
+        _mount("", str(NETNS_DIR), MS_SHARED | MS_REC)
+
+
+def name_namespace(name: str) -> None:
+    """Give the calling thread's network namespace a name. Raises FileExistsError where it is taken."""
+    path = NETNS_DIR / name
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0))
+    try:
+        _mount("/proc/thread-self/ns/net", str(path), MS_BIND)
+    except OSError:
+        path.unlink()
+        raise
+
+
+def drop_namespace(name: str) -> None:
+    """Take the name away; the kernel takes the namespace apart once nobody uses it."""
+    path = NETNS_DIR / name
+    try:
+        _check(_libc.umount2(str(path).encode(), MNT_DETACH), f"umount {path}")
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # not a mount point: a file that a crash left
+            raise
+    path.unlink()
+
+
+class Inotify:
+    """Names that come and go in a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._descriptor = _check(_libc.inotify_init1(IN_NONBLOCK | IN_CLOEXEC), "inotify_init1")
+        mask = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO
+        watch = os.fsencode(directory)
+        _check(_libc.inotify_add_watch(self._descriptor, watch, mask), f"inotify_add_watch {directory}")
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def names(self) -> Iterator[tuple[str, bool]]:
+        """(name, whether it went), for every event so far."""
+        try:
+            data = os.read(self._descriptor, 65536)
+        except BlockingIOError:
+            return
+        at = 0
+        while at < len(data):
+            _, mask, _, length = struct.unpack_from("iIII", data, at)
+            name = data[at + 16 : at + 16 + length].rstrip(b"\0")
+            at += 16 + length
+            yield os.fsdecode(name), bool(mask & (IN_DELETE | IN_MOVED_FROM))
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+def _ethtool(descriptor: int, device: str, command: int, data: int) -> int:
+    value = (ctypes.c_uint32 * 2)(command, data)
+    fcntl.ioctl(descriptor, SIOCETHTOOL, struct.pack("16sP", device.encode(), ctypes.addressof(value)))
+    return int(value[1])
+
+
+def tx_checksum(descriptor: int, device: str) -> bool:
+    """Whether a device leaves transmit checksums to hardware. The socket says in which namespace."""
+    return bool(_ethtool(descriptor, device, ETHTOOL_GTXCSUM, 0))
+
+
+def set_tx_checksum(descriptor: int, device: str, on: bool) -> None:
+    """Turn transmit checksum offload on or off."""
+    _ethtool(descriptor, device, ETHTOOL_STXCSUM, int(on))
+
+
+def interface_index(descriptor: int, device: str) -> int:
+    """The ifindex of a device in the socket's namespace: SIOCGIFINDEX, netdevice(7)."""
+    answer = fcntl.ioctl(descriptor, 0x8933, struct.pack("16si20x", device.encode(), 0))
+    return int(struct.unpack_from("16si", answer)[1])
