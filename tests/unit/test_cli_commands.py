@@ -287,6 +287,42 @@ def test_convert_gives_the_same_topology(cli: CommandLine, to: str, name: str) -
     assert cli.run("convert", file, "--to", to).out == (cli.directory / name).read_text()
 
 
+@pytest.mark.parametrize(
+    "name, starts",
+    [
+        ("t.svg", b"<?xml"),
+        ("t.png", b"\x89PNG\r\n\x1a\n"),
+        ("t.dot", b"graph "),
+        ("t.graphml", b"<graphml"),
+        ("t.json", b"{"),
+    ],
+)
+def test_graph_writes_pictures_by_suffix(cli: CommandLine, name: str, starts: bytes) -> None:
+    result = cli.run("graph", cli.write_topology(), "-o", name)
+    assert (result.code, result.out, result.err) == (0, "", "")
+    written = (cli.directory / name).read_bytes()
+    assert written.startswith(starts)
+    if name != "t.png":
+        to_output = cli.run("graph", "pair.yaml", "--format", name.partition(".")[2])
+        assert to_output.out.encode() == written
+
+
+def test_graph_draws_on_the_terminal_within_its_width(cli: CommandLine) -> None:
+    file = cli.write_topology(bridges=("br-a", "br-b", "br-c"))
+    lines = plain(cli.on_terminal("graph", file).out).splitlines()
+    assert max(map(len, lines)) <= 80
+    drawn = "\n".join(lines)
+    assert all(name in drawn for name in ("br-a", "br-c", "web1:eth0", "10.1.0.2/24"))
+
+
+def test_graph_of_an_applied_topology_shows_statuses(cli: CommandLine, api: Served) -> None:
+    api.service.failing = {"nodes/web1": "EBUSY"}
+    cli.run("apply", "--yes", cli.write_topology())
+    drawn = cli.run("graph", "pair").out
+    assert "failed" in next(line for line in drawn.splitlines() if "web1" in line)
+    assert "failed" in cli.run("graph", "pair", "--format", "dot").out
+
+
 def test_schema_accepts_what_validate_accepts(cli: CommandLine) -> None:
     schema = json.loads(cli.run("schema").out)
     jsonschema.Draft202012Validator.check_schema(schema)

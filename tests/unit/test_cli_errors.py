@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 from command_line import COMMAND, CommandLine, Result, plain, read_all, terminal
-from served_api import DEADLINE, Served, served_api
+from fastapi import FastAPI
+from served_api import DEADLINE, Served, running, served_api, short_directory
 
+from vswitchctl.api.server import ApiServer
 from vswitchctl.errors import Conflict, RetryableError
 
 
@@ -161,6 +163,29 @@ def test_every_error_of_a_document_is_a_line_with_its_place(cli: CommandLine) ->
         assert all(line.startswith("wrong.yaml:") for line in lines), lines
 
 
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (("pair.yaml", "-o", "t.pdf"), "no format has the suffix '.pdf'; one of .svg, .png"),
+        (("pair.yaml", "-o", "none/t.svg"), "error: none/t.svg: No such file or directory"),
+        (("pair.yaml", "-o", "t.svg", "--format", "terminal"), "is not for a file"),
+        (("nope.yaml",), "nope.yaml: error: cannot be read: No such file"),
+        (("nope",), "no topology 'nope'; there is none yet"),
+    ],
+)
+def test_a_graph_that_cannot_be_drawn(cli: CommandLine, arguments: tuple[str, ...], says: str) -> None:
+    cli.write_topology()
+    assert says in one_line(cli.run("graph", *arguments))
+
+
+def test_a_png_is_kept_from_a_terminal(cli: CommandLine) -> None:
+    result = cli.on_terminal("graph", cli.write_topology(), "--format", "png")
+    assert (result.code, plain(result.out)) == (
+        1,
+        "error: a PNG is nothing for a terminal; add -o topology.png\n",
+    )
+
+
 def test_nobody_to_ask(cli: CommandLine, api: Served) -> None:
     result = cli.run("apply", cli.write_topology())
     assert (result.code, result.err) == (1, "error: nobody is here to confirm this plan; add --yes\n")
@@ -197,13 +222,14 @@ def test_with_json_an_error_is_one_document_too(no_daemon: CommandLine) -> None:
     assert result.err.count("\n") == 1
 
 
-def test_an_answer_of_another_version(cli: CommandLine, api: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A daemon whose views lack a field: here, one that does not serialize as a host."""
-    monkeypatch.setattr("vswitchctl.model.views.HostView.model_fields", {}, raising=False)
-    monkeypatch.setattr(api.service, "hosts", lambda: ({"name": "hv1"},))
-    result = cli.run("show", "hosts")
-    assert result.code == 1
-    assert result.err.count("\n") == 1
+def test_an_answer_of_another_version(no_daemon: CommandLine) -> None:
+    """A daemon whose hosts lack what this version reads."""
+    other = FastAPI()
+    other.get("/api/v1/hosts")(lambda: [{"hostname": "hv1"}])
+    with short_directory() as directory, running(ApiServer(other, directory / "api.sock")):
+        line = one_line(no_daemon.run("--socket", str(directory / "api.sock"), "show", "hosts"))
+    assert "answers in another form than this version reads" in line
+    assert line.endswith("restart the daemon after an upgrade")
 
 
 def test_a_reader_that_leaves_early(cli: CommandLine, api: Served) -> None:

@@ -51,6 +51,11 @@ FileArgument = Annotated[
     ),
 ]
 
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Write there instead of standard output."),
+]
+
 
 def settings(ctx: typer.Context) -> Settings:
     """--socket first, then VSWITCHCTL_* of the environment, then the defaults. Raises UserError."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vswitchctl.cli.context import FileArgument
+from vswitchctl.cli.context import FileArgument, OutOption
 from vswitchctl.cli.document import read_document
 from vswitchctl.cli.output import print_text
 
@@ -18,12 +17,6 @@ class Format(StrEnum):
     JSON = "json"
     GRAPHML = "graphml"
     NODE_LINK = "node-link"
-
-
-OutOption = Annotated[
-    Path | None,
-    typer.Option("--output", "-o", metavar="FILE", help="Write there instead of standard output."),
-]
 
 
 def register(app: typer.Typer) -> None:

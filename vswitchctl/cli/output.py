@@ -26,12 +26,12 @@ STATUS_STYLES = {
 }
 
 
-def console(*, err: bool = False) -> Console:
+def console(*, err: bool = False, pipe_width: int = PIPE_WIDTH) -> Console:
     """Standard output or error. Colours on a terminal only, and not with NO_COLOR (no-color.org)."""
     from rich.console import Console
 
     stream = sys.stderr if err else sys.stdout
-    width = None if stream.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
+    width = None if stream.isatty() or "COLUMNS" in os.environ else pipe_width
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
