@@ -29,6 +29,9 @@ Match = Mapping[Field | Bits, MatchValue]
 _GOTO_TABLE, _APPLY_ACTIONS = 1, 4
 """ofp_instruction_type, OpenFlow 1.4.1 section 7.2.4."""
 
+_LONGEST = 0xFFFF
+"""Lengths have 16 bits."""
+
 _COOKIE = "cookie"
 
 
@@ -124,6 +127,10 @@ def _instructions(actions: Sequence[Action], goto: Table | None) -> list[Part]:
     parts: list[Part] = []
     if body:
         length = size(body) + 8
+        if length > _LONGEST:
+            raise InternalError(
+                f"{len(actions)} actions of {length} bytes are longer than an OpenFlow message"
+            )
         parts += [_APPLY_ACTIONS.to_bytes(2, "big") + length.to_bytes(2, "big") + bytes(4), *body]
     if goto is not None:
         parts += pad([_GOTO_TABLE.to_bytes(2, "big") + (8).to_bytes(2, "big") + bytes([goto.id])])
