@@ -93,7 +93,7 @@ def _look(operation: _Operation, last: Pass, step: Step) -> OperationView:
         )
     outcome = last.outcomes.get(view.topology)
     state, errors = _settled(view, outcome, last.stale)
-    total = max(view.total, step.total)
+    total = max(view.total, last.changes)
     done = total if state in FINISHED else view.done
     return view.model_copy(
         update={

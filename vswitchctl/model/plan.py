@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -41,7 +40,7 @@ class Change:
 
     kind: Kind
     action: Action
-    key: Hashable
+    key: Any
     owner: Owner
     desired: Any
     observed: Any
@@ -50,7 +49,7 @@ class Change:
     @property
     def name(self) -> str:
         """The resource's name for a person."""
-        return self.key if isinstance(self.key, str) else ":".join(str(part) for part in self.key)  # type: ignore[attr-defined]
+        return self.key if isinstance(self.key, str) else ":".join(str(part) for part in self.key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from vswitchctl.compiler.compile import Compiler
 from vswitchctl.errors import RetryableError
 from vswitchctl.model.flow import FlowTable, cookie
 from vswitchctl.model.intent import Intent
-from vswitchctl.model.plan import Action, Change, Failure
+from vswitchctl.model.plan import Change, Failure
 from vswitchctl.model.state import DesiredState, Facts, ObservedOvs, Owner, PortKey
 from vswitchctl.pipeline.cookies import without_rule
 from vswitchctl.reconcile.backoff import BackOff
@@ -64,12 +64,16 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """The result of one pass over the host. stale: why the outside could not be read, '' where it could."""
+    """The result of one pass over the host.
+
+    stale: why the outside could not be read, '' where it could. changes: how many it made or tried.
+    """
 
     number: int = 0
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
     desired: DesiredState = field(default_factory=DesiredState)
     stale: str = ""
+    changes: int = 0
     seconds: float = 0.0
 
 
@@ -201,7 +205,7 @@ class Loop:
 
     def _publish(self, done: Pass) -> None:
         with self._wake:
-            self._pass = replace(done, number=self._pass.number + 1)
+            self._pass = replace(done, number=self._pass.number + 1, changes=self._step.total)
             self._step = Step()
             self._wake.notify_all()
 
@@ -270,13 +274,12 @@ class _Work:
 
     def wire(self) -> None:
         """Add and change devices, then ports, and let Open vSwitch number them."""
-        ports = [change for change in self.before.ovs if change.action is not Action.REMOVE]
         self._apply("links and namespaces", self.loop.netlink.apply, self.before.netlink_up)
-        self._apply("bridges and ports", self.loop.ovs.apply, ports)
-        if ports:
+        self._apply("bridges and ports", self.loop.ovs.apply, self.before.ovs_up)
+        if self.before.ovs_up:
             wanted = [key for key in self.desired.ovs.ports if key not in self.ovs.ofports]
             self.loop.ovs.wait_ofports(wanted, OFPORT_WAIT)
-        if self.before.netlink_up or ports:
+        if self.before.netlink_up or self.before.ovs_up:
             self._plan()
 
     def flow(self) -> None:
@@ -309,9 +312,8 @@ class _Work:
 
     def unwire(self) -> None:
         """Remove what is no longer declared: ports and bridges, then links and namespaces."""
-        ports = [change for change in reversed(self.before.ovs) if change.action is Action.REMOVE]
-        self._apply("ports and bridges to remove", self.loop.ovs.apply, ports)
-        if self.before.netlink_down and ports:
+        self._apply("ports and bridges to remove", self.loop.ovs.apply, self.before.ovs_down)
+        if self.before.netlink_down and self.before.ovs_down:
             self.loop.ovs.wait_applied(OFPORT_WAIT)
         self._apply("links and namespaces to remove", self.loop.netlink.apply, self.before.netlink_down)
 

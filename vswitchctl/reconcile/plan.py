@@ -13,25 +13,30 @@ from vswitchctl.reconcile.delta import Delta, diff
 
 @dataclass(frozen=True, slots=True)
 class WiringPlan:
-    """Device changes in the order they are made: additions and changes, then removals."""
+    """Device changes in the order they are made: additions and changes, then removals.
+
+    Open vSwitch knows a port name once, so a port that moves between bridges leaves the old one in `ovs_up`.
+    """
 
     netlink_up: list[Change] = field(default_factory=list)
-    ovs: list[Change] = field(default_factory=list)
+    ovs_up: list[Change] = field(default_factory=list)
+    ovs_down: list[Change] = field(default_factory=list)
     netlink_down: list[Change] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.netlink_up or self.ovs or self.netlink_down)
+        return bool(self.netlink_up or self.ovs_up or self.ovs_down or self.netlink_down)
 
     def __iter__(self) -> Iterator[Change]:
         yield from self.netlink_up
-        yield from self.ovs
+        yield from self.ovs_up
+        yield from self.ovs_down
         yield from self.netlink_down
 
 
 def plan_wiring(desired: DesiredState, netlink: ObservedNetlink, ovs: ObservedOvs) -> WiringPlan:
     """Every device change that makes the observed state the desired one."""
     observed = _with_broken(netlink)
-    changes = [
+    links = [
         *_changes(Kind.NAMESPACE, desired.netlink.namespaces, observed.namespaces),
         *_changes(Kind.LINUX_BRIDGE, desired.netlink.linux_bridges, observed.linux_bridges),
         *_changes(Kind.VETH, desired.netlink.veths, observed.veths),
@@ -40,11 +45,19 @@ def plan_wiring(desired: DesiredState, netlink: ObservedNetlink, ovs: ObservedOv
         *_changes(Kind.BRIDGE, desired.ovs.bridges, ovs.owned.bridges),
         *_changes(Kind.PORT, desired.ovs.ports, ovs.owned.ports),
     ]
+    arriving = {change.key.name for change in ports if _is_port(change, Action.ADD)}
+    leaving = [c for c in ports if c.action is Action.REMOVE]
+    moving = [c for c in leaving if _is_port(c, Action.REMOVE) and c.key.name in arriving]
     return WiringPlan(
-        netlink_up=[change for change in changes if change.action is not Action.REMOVE],
-        ovs=ports,
-        netlink_down=[change for change in reversed(changes) if change.action is Action.REMOVE],
+        netlink_up=[change for change in links if change.action is not Action.REMOVE],
+        ovs_up=[*moving, *(change for change in ports if change.action is not Action.REMOVE)],
+        ovs_down=[change for change in reversed(leaving) if change not in moving],
+        netlink_down=[change for change in reversed(links) if change.action is Action.REMOVE],
     )
+
+
+def _is_port(change: Change, action: Action) -> bool:
+    return change.kind is Kind.PORT and change.action is action
 
 
 def _with_broken(netlink: ObservedNetlink) -> NetlinkState:
