@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -209,6 +211,21 @@ def test_a_switch_that_restarts_is_noticed_and_taken_up_again(watched: Watched) 
     assert watched.event() == "br0"
     assert watched.driver.read("br0").owned == {}
     assert watched.driver.apply("br0", lookups(1), ()) == []
+
+
+def test_a_switch_that_does_not_answer_is_unreachable_until_it_does(watched: Watched) -> None:
+    watched.connected()
+    flows = lookups(5)
+    assert watched.driver.apply("br0", flows, ()) == []
+    pid = watched.ovs.pid("ovs-vswitchd")
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(Unreachable, match=r"bridge 'br0' did not answer for 0\.2 s"):
+            watched.driver.read("br0", timeout=0.2)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert watched.driver.read("br0").owned == flows
 
 
 def test_a_bridge_that_comes_later_is_connected(watched: Watched) -> None:

@@ -12,6 +12,8 @@ from vswitchctl.drivers.openflow.wire import HEADER, MORE, Kind, Multipart, moni
 from vswitchctl.errors import Unreachable
 from vswitchctl.pipeline.tables import LEARNED_IDS
 
+_REPLIES = frozenset({Kind.ERROR, Kind.MULTIPART_REPLY, Kind.BARRIER_REPLY, Kind.BUNDLE_CONTROL})
+
 LOG = logging.getLogger(__name__)
 
 _MAX_XID = 0x7FFFFFFF
@@ -106,7 +108,7 @@ class Channel:
         if xid in self._awaited:
             self._replies.put(Reply(kind, xid, data))
             return True
-        return False
+        return kind in _REPLIES and 0 < xid < self._next_xid  # too late: nobody awaits it any more
 
     def _lost(self) -> Unreachable:
         return Unreachable(
