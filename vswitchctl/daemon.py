@@ -32,6 +32,8 @@ from vswitchctl.reconcile.protocol import IntentStore
 from vswitchctl.service import HostService
 from vswitchctl.settings import Settings
 
+LOG = logging.getLogger(__name__)
+
 READY_FD = "VSWITCHCTL_READY_FD"
 """Environment variable: a descriptor on which `run` writes one line once it answers."""
 
@@ -58,12 +60,21 @@ def run(settings: Settings) -> None:
         store = IntentDatabase(settings.intent_remote, on_change=mark, host=settings.host)
         stack.callback(store.close)
         loop = _loop(settings, store, apps, mark, stack)
-        thread = threading.Thread(target=loop.run, name="reconcile", daemon=True)
+        thread = threading.Thread(target=_reconcile, args=[loop], name="reconcile", daemon=True)
         thread.start()
         stack.callback(thread.join, timeout=STOP_SECONDS)
         stack.callback(loop.stop)
         app = create_app(HostService(settings.host, store, loop, apps))
         serve(app, settings.api_socket, ready=_say_ready)
+
+
+def _reconcile(loop: Loop) -> None:
+    """A daemon whose loop has ended must not look alive: end, and let the service start a new one."""
+    try:
+        loop.run()
+    except BaseException:
+        LOG.critical("the reconcile loop ended by a defect; the daemon ends with it", exc_info=True)
+        os._exit(70)  # EX_SOFTWARE, sysexits.h
 
 
 class _Mark:

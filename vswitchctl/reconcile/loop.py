@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from vswitchctl.compiler.compile import Compiler
-from vswitchctl.errors import RetryableError
+from vswitchctl.errors import RetryableError, VswitchctlError
 from vswitchctl.model.flow import FlowTable, cookie
 from vswitchctl.model.intent import Intent
 from vswitchctl.model.plan import Change, Failure
@@ -174,7 +174,7 @@ class Loop:
             try:
                 outcomes, desired = self._pass_once()
                 done = Pass(outcomes=outcomes, desired=desired)
-            except RetryableError as error:
+            except VswitchctlError as error:
                 LOG.warning("cannot reconcile now: %s", error)
                 done = replace(self._pass, stale=str(error))
         self._publish(replace(done, seconds=time.monotonic() - started))
