@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 
 from vswitchctl.compiler.compile import Compiler
 from vswitchctl.errors import RetryableError, VswitchctlError
-from vswitchctl.model.flow import FlowTable, cookie
+from vswitchctl.model.flow import FlowKey, FlowTable, cookie
 from vswitchctl.model.intent import Intent
 from vswitchctl.model.plan import Change, Failure
 from vswitchctl.model.state import DesiredState, Facts, ObservedOvs, Owner, PortKey
@@ -294,18 +294,26 @@ class _Work:
                 self._bridge_failed(bridge, str(error))
 
     def _flow(self, bridge: str, desired: FlowTable) -> None:
-        delta = diff(desired, self.loop.flows(bridge).owned)
-        if not delta:
+        observed = self.loop.flows(bridge)
+        taken = desired.keys() & observed.foreign.keys()
+        for key in taken:
+            self._flow_failed(bridge, key, desired, "a flow of somebody else has the match of one of ours")
+        delta = diff(desired, observed.owned)
+        add = {key: wanted for key, (_, wanted) in delta.change.items()}
+        add |= {key: wanted for key, wanted in delta.add.items() if key not in taken}
+        if not add and not delta.remove:
             return
-        add = delta.add | {key: wanted for key, (_, wanted) in delta.change.items()}
         self.loop.begin(f"flows of {bridge}", len(add) + len(delta.remove))
         refused = self.loop.openflow.apply(bridge, add, list(delta.remove), self.loop.advance)
         for failure in refused:
-            owner = self.desired.cookies.get(without_rule(cookie(desired.get(failure.key, bytes(8)))))
-            self.flow_failures[owner or self.desired.ovs.bridges[bridge].owner] = failure.message
+            self._flow_failed(bridge, failure.key, desired, failure.message)
         self.loop.forget_flows([bridge])
-        if not refused and diff(desired, self.loop.flows(bridge).owned):
+        if not refused and not taken and diff(desired, self.loop.flows(bridge).owned):
             self._bridge_failed(bridge, "flows read back differ from those sent")
+
+    def _flow_failed(self, bridge: str, key: FlowKey, desired: FlowTable, reason: str) -> None:
+        owner = self.desired.cookies.get(without_rule(cookie(desired[key]))) if key in desired else None
+        self.flow_failures[owner or self.desired.ovs.bridges[bridge].owner] = f"bridge '{bridge}': {reason}"
 
     def _bridge_failed(self, bridge: str, reason: str) -> None:
         self.flow_failures[self.desired.ovs.bridges[bridge].owner] = f"bridge '{bridge}': {reason}"
