@@ -38,10 +38,10 @@ def up(ctx: typer.Context) -> None:
 def down(
     ctx: typer.Context,
     purge: Annotated[
-        bool, typer.Option("--purge", help="Remove the stored topologies and all that they made, too.")
+        bool, typer.Option("--purge", help="Remove every topology and all that it made, too.")
     ] = False,
 ) -> None:
-    """Stop the daemon; networks go on forwarding as they are."""
+    """Stop the daemon and what `up` started with it. Devices and namespaces stay for the next `up`."""
     _require_root("down")
     settings = context.settings(ctx)
     from vswitchctl import daemon
