@@ -1,6 +1,6 @@
 """Topology in, devices, OVSDB rows and flows out: every example against the text that was reviewed.
 
-After a change that is meant, write the texts anew and read the difference: GOLDEN=write scripts/test tests/golden
+After a change that is meant, write them anew (GOLDEN=write scripts/test tests/golden) and read the diff.
 """
 
 from __future__ import annotations

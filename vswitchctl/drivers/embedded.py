@@ -151,6 +151,10 @@ class Embedded:
         return self._state / "intent.db"
 
     @property
+    def _lock_file(self) -> Path:
+        return self._run / "up.lock"
+
+    @property
     def _ovs_file(self) -> Path:
         return self._ovs_state / "conf.db"
 
@@ -192,8 +196,8 @@ class Embedded:
             (self._run / "intent.sock").unlink(missing_ok=True)
             if self._ovs_run.is_dir():
                 self._ovs_run.rmdir()
-        if purge:
-            self._purge()
+            if purge:
+                self._purge()
         return None
 
     def status(self) -> dict[str, int | None]:
@@ -229,19 +233,30 @@ class Embedded:
         for left in (*self._state.glob(".intent.db.~lock~"), *self._state.glob("intent.db.before-*")):
             left.unlink()
         shutil.rmtree(self._ovs_state, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            self._state.rmdir()
+        self._lock_file.unlink(missing_ok=True)
+        for directory in (self._state, self._run):
+            with contextlib.suppress(OSError):
+                directory.rmdir()
 
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
         """One `up` or `down` at a time per run_dir; the lock goes with the process."""
         make_private(self._run)
         make_private(self._state)
-        lock = os.open(self._run / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = self._locked()
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
             yield
         finally:
+            os.close(lock)
+
+    def _locked(self) -> int:
+        """A descriptor of the lock file, locked; of the file that is there, should a purge have removed one."""
+        while True:
+            lock = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock), self._lock_file.stat()):
+                    return lock
             os.close(lock)
 
 
