@@ -250,7 +250,7 @@ class Embedded:
             os.close(lock)
 
     def _locked(self) -> int:
-        """A descriptor of the lock file, locked; of the file that is there, should a purge have removed one."""
+        """A descriptor of the lock file, locked: of the one that is there, whatever a purge removed."""
         while True:
             lock = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(lock, fcntl.LOCK_EX)
