@@ -530,7 +530,7 @@ def test_no_server(connect: Open, short_tmp: Path) -> None:
         with pytest.raises(Unreachable) as caught:
             call()
         assert f"unix:{short_tmp}/none.sock is not reachable: nothing answers there" in caught.value.message
-        assert "vswitchctl run" in caught.value.remedy
+        assert "vswitchctl up" in caught.value.remedy
         assert caught.value.retryable
     assert not db.connected
 

@@ -77,7 +77,9 @@ class DeleteTopologyCommand(BaseCommand):  # type: ignore[misc]
     def run_idl(self, txn: Any) -> None:
         part = self._replica.part(self._name)
         if part is None:
-            raise NotFound(f"there is no topology '{self._name}'", "'vswitchctl list' shows those there are")
+            raise NotFound(
+                f"there is no topology '{self._name}'", "'vswitchctl show topologies' lists those there are"
+            )
         self.api.tables[TOPOLOGY.name].rows[part.row].delete()
 
 

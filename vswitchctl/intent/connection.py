@@ -190,7 +190,7 @@ class IntentConnection(connection.Connection):  # type: ignore[misc]
             why = f"the server there gave no answer within {self.timeout:g} s"
         return Unreachable(
             f"the intent database at {self.remote} is not reachable: {why}{consequence}",
-            "start the daemon with 'vswitchctl run'; its log says why an ovsdb-server does not run",
+            "'vswitchctl up' starts it; the log of its ovsdb-server says why it ended",
         )
 
     def close(self) -> None:
