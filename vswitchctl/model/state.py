@@ -68,11 +68,13 @@ class NamespaceSpec:
 
 @dataclass(frozen=True, slots=True)
 class LinuxBridgeSpec:
-    """A Linux bridge in the root namespace, up, STP off."""
+    """A Linux bridge in the root namespace, up; without STP, and flooding multicast (no snooping)."""
 
     owner: Owner
     mtu: int
     up: bool = True
+    stp: bool = False
+    multicast_snooping: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +165,14 @@ class ObservedNetlink:
 
     devices: every device name in the root namespace -> owner or None (for conflicts and for uplinks).
     namespaces: every name under /run/netns -> owner or None.
+    unopened: devices in the root namespace that nobody listens to in promiscuous mode, as a switch does.
     """
 
     owned: NetlinkState
     broken: dict[str, tuple[VethEnd, ...]]
     devices: dict[str, Owner | None]
     namespaces: dict[str, Owner | None]
+    unopened: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

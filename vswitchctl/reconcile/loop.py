@@ -26,7 +26,7 @@ from vswitchctl.model.state import DesiredState, Facts, ObservedOvs, Owner, Port
 from vswitchctl.pipeline.cookies import without_rule
 from vswitchctl.reconcile.backoff import BackOff
 from vswitchctl.reconcile.delta import diff
-from vswitchctl.reconcile.plan import WiringPlan, plan_wiring
+from vswitchctl.reconcile.plan import WiringPlan, plan_wiring, stale_ports
 from vswitchctl.reconcile.protocol import IntentStore, Netlink, ObservedFlows, OpenFlow, Ovs
 
 LOG = logging.getLogger(__name__)
@@ -267,19 +267,27 @@ class _Work:
         self.before = self._plan()
 
     def _plan(self) -> WiringPlan:
-        netlink = self.loop.netlink.read()
+        # In this order: a port that has a number by now has had its device opened before.
         self.ovs = self.loop.ovs.read()
+        self.netlink = self.loop.netlink.read()
         self.desired = self.loop.compile(self.intent, self.ovs)
-        return plan_wiring(self.desired, netlink, self.ovs)
+        return plan_wiring(self.desired, self.netlink, self.ovs)
 
     def wire(self) -> None:
         """Add and change devices, then ports, and let Open vSwitch number them."""
-        self._apply("links and namespaces", self.loop.netlink.apply, self.before.netlink_up)
-        self._apply("bridges and ports", self.loop.ovs.apply, self.before.ovs_up)
-        if self.before.ovs_up:
+        plan = self.before
+        self._apply("links and namespaces", self.loop.netlink.apply, plan.netlink_up)
+        if plan.netlink_up:
+            plan = self._plan()
+        stale = stale_ports(self.netlink, self.ovs)
+        if stale:
+            self._apply("ports to open anew", self.loop.ovs.apply, stale)
+            self.loop.ovs.wait_applied(OFPORT_WAIT)
+            plan = self._plan()
+        self._apply("bridges and ports", self.loop.ovs.apply, plan.ovs_up)
+        if plan.ovs_up:
             wanted = [key for key in self.desired.ovs.ports if key not in self.ovs.ofports]
             self.loop.ovs.wait_ofports(wanted, OFPORT_WAIT)
-        if self.before.netlink_up or self.before.ovs_up:
             self._plan()
 
     def flow(self) -> None:
@@ -346,7 +354,7 @@ class _Work:
 
     def outcomes(self, last: Mapping[str, Outcome]) -> dict[str, Outcome]:
         """Read the devices back and say of each topology what became of it."""
-        after = self._plan() if self.before else WiringPlan()
+        after = [*self._plan(), *stale_ports(self.netlink, self.ovs)] if self.tried else []
         missing = {change.owner: f"{change.kind} '{change.name}': {change.reason}" for change in after}
         # A reason that an outside system gave says more than "not there", also while the next try is awaited.
         kept = {owner: text for outcome in last.values() for owner, text in outcome.failures.items()}

@@ -56,6 +56,19 @@ def plan_wiring(desired: DesiredState, netlink: ObservedNetlink, ovs: ObservedOv
     )
 
 
+def stale_ports(netlink: ObservedNetlink, ovs: ObservedOvs) -> list[Change]:
+    """Ports to take out so that they come back opened anew.
+
+    A device that is deleted and made again under its name is another device, but ovs-vswitchd's userspace
+    datapath goes on with the old one and forwards nothing: the port has its number, the device is not opened.
+    """
+    return [
+        Change(Kind.PORT, Action.REMOVE, key, port.owner, None, port, "holds a device that is gone")
+        for key, port in ovs.owned.ports.items()
+        if port.type == "" and key in ovs.ofports and key.name in netlink.unopened
+    ]
+
+
 def _is_port(change: Change, action: Action) -> bool:
     return change.kind is Kind.PORT and change.action is action
 
