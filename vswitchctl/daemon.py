@@ -49,9 +49,13 @@ def system_datapath() -> bool:
 
 
 def run(settings: Settings) -> None:
-    """Reconcile and answer until SIGTERM or SIGINT. Forwarding goes on without us."""
+    """Reconcile and answer until SIGTERM or SIGINT. Forwarding goes on without us.
+
+    The embedded intent database is started where it does not run. Open vSwitch is not: it would end with us.
+    """
     _require_root()
     settings.make_directories()
+    Embedded(settings).up_intent()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with ExitStack() as stack:
         stack.enter_context(_only_one())
