@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,23 @@ def test_the_lock_pins_by_hash_and_names_no_index_and_no_path() -> None:
         )
         other = [line for line in lines if not (pin.fullmatch(line) or digest.fullmatch(line))]
         assert not other, f"{path.name}: {other}"
+
+
+def test_every_dependency_is_in_the_lock() -> None:
+    """Where this fails, `scripts/lock` was not run after an edit of pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {
+        "requirements.txt": project["dependencies"],
+        "requirements-test.txt": [*project["dependencies"], *project["optional-dependencies"]["test"]],
+    }
+    for file, requirements in wanted.items():
+        locked = {
+            plain(name) for name in re.findall(r"^([^\s=]+)==", (ROOT / file).read_text(), re.MULTILINE)
+        }
+        names = {plain(re.split(r"[<>=~!\[; ]", text)[0]) for text in requirements}
+        assert names <= locked, f"{file}: {names - locked}"
+
+
+def plain(name: str) -> str:
+    """One spelling per package: PEP 503."""
+    return re.sub(r"[-_.]+", "-", name).lower()
