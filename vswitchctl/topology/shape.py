@@ -135,55 +135,47 @@ def _survivors(
     data: MarkedDict, details: list[ErrorDetails], broken: set[str], links: list[int]
 ) -> tuple[MarkedDict, list[int]]:
     """The data without its malformed parts; adds these to `broken`. An unknown key costs only itself."""
-    gone_links: set[int] = set()
+    gone: set[Path] = set()
     for error in details:
         path = _document_path(error, data)
         if error["type"] == "extra_forbidden":
             misspelt = nearest(str(path[0]), NAMED_SECTIONS) if len(path) == 1 else None
-            if misspelt:
-                broken.add(f"{misspelt}/*")
-            data = _without(data, path)
-        elif path and path[0] in NAMED_SECTIONS and len(path) > 1:
+            broken |= {f"{misspelt}/*"} if misspelt else set()
+            gone.add(path)
+        elif len(path) > 1 and path[0] in NAMED_SECTIONS:
             broken.add(f"{path[0]}/{path[1]}")
-            data = _without(data, path[:2])
-        elif path and path[0] == "links" and len(path) > 1 and isinstance(path[1], int):
-            broken.add(f"links/{links[path[1]]}")
-            gone_links.add(path[1])
+            gone.add(path[:2])
+        elif len(path) > 1 and isinstance(path[1], int):
+            broken.add(f"{path[0]}/{links[path[1]]}")
+            gone.add(path[:2])
         elif path and path[0] != "name":
             broken.add(f"{path[0]}/*")
-            data = _without(data, path[:1])
+            gone.add(path[:1])
         else:
-            data = _without(data, ("name",))
-            data.put("name", _PLACEHOLDER, data.place)
-    return _without_links(data, gone_links), [n for at, n in enumerate(links) if at not in gone_links]
+            gone.add(("name",))
+    kept: MarkedDict = _without(data, gone)
+    if "name" not in kept:
+        kept.put("name", _PLACEHOLDER, data.place)
+    return kept, [number for at, number in enumerate(links) if ("links", at) not in gone]
 
 
-def _without(data: Any, path: Path) -> Any:
-    """A copy without what the path names; shares all that is not on the path."""
-    step = path[0]
-    if isinstance(data, MarkedDict) and isinstance(step, str) and step in data:
-        if len(path) == 1:
-            return data.without(step)
-        copy = MarkedDict(data.place)
+def _without(data: Any, gone: set[Path]) -> Any:
+    """A copy without what the paths name, in one pass; shares all that is on no path."""
+    below: dict[str | int, set[Path]] = {}
+    for path in gone:
+        below.setdefault(path[0], set()).add(path[1:])
+    if isinstance(data, MarkedDict):
+        mapping = MarkedDict(data.place)
         for key, value in data.items():
-            copy.put(key, _without(value, path[1:]) if key == step else value, data.places[key])
-        return copy
-    if isinstance(data, MarkedList) and isinstance(step, int) and step < len(data) and len(path) > 1:
+            if () not in below.get(key, ()):
+                kept = _without(value, below[key]) if key in below else value
+                mapping.put(key, kept, data.places[key])
+        return mapping
+    if isinstance(data, MarkedList):
         items = MarkedList(data.place)
-        for number, item in enumerate(data):
-            items.put(_without(item, path[1:]) if number == step else item, data.places[number])
+        for number, value in enumerate(data):
+            if () not in below.get(number, ()):
+                kept = _without(value, below[number]) if number in below else value
+                items.put(kept, data.places[number])
         return items
     return data
-
-
-def _without_links(data: MarkedDict, gone: set[int]) -> MarkedDict:
-    links = data.get("links")
-    if not gone or not isinstance(links, MarkedList):
-        return data
-    kept = MarkedList(links.place)
-    for number, link in enumerate(links):
-        if number not in gone:
-            kept.put(link, links.places[number])
-    copy = data.without("links")
-    copy.put("links", kept, data.places["links"])
-    return copy
