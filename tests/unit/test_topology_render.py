@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from rich.console import Console
 
 from tests.strategies import topologies
@@ -85,7 +86,7 @@ def test_dot_says_what_a_shape_is() -> None:
 
 def test_svg_is_a_picture_with_every_node_and_link() -> None:
     topology = campus()
-    root = ET.fromstring(to_svg(topology))  # noqa: S314 - graphviz wrote it just now
+    root = ET.fromstring(to_svg(topology, STATUS))  # noqa: S314 - graphviz wrote it just now
     titles = [title.text for title in root.iter("{http://www.w3.org/2000/svg}title")]
     assert set(topology.nodes) <= set(titles)
     assert sum("--" in (title or "") for title in titles) == len(topology.links)
@@ -100,11 +101,16 @@ def test_examples_can_be_drawn(path: Path) -> None:
     assert all(name in on_terminal(topology) for name in topology.nodes)
 
 
-@settings(deadline=None, max_examples=15)
-@given(topologies())
-def test_graphviz_takes_any_topology(topology: Topology) -> None:
-    assert "</svg>" in to_svg(topology)
-    assert topology.name in on_terminal(topology)
+@settings(deadline=None, max_examples=25)
+@given(topologies(), st.data())
+def test_graphviz_takes_any_topology_in_any_state(topology: Topology, data: st.DataObject) -> None:
+    entities = [f"nodes/{name}" for name in topology.nodes]
+    entities += [f"links/{link_name(link)}" for link in topology.links]
+    entities += [f"interfaces/{end}" for end in topology.endpoints()]
+    states = st.sampled_from([*STATUS_COLOURS, "unheard-of"])
+    status = {entity: data.draw(states) for entity in entities if data.draw(st.booleans())}
+    assert "</svg>" in to_svg(topology, status)
+    assert topology.name in on_terminal(topology, status)
 
 
 def test_without_graphviz_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -145,7 +145,8 @@ def _label(drawing: Drawing, name: str, node: Node) -> str:
 
 
 def _small(text: str) -> str:
-    return f'<FONT POINT-SIZE="9" COLOR="{_INK}">{escape(text)}</FONT>'
+    """'' stays '': graphviz refuses an element without content."""
+    return text and f'<FONT POINT-SIZE="9" COLOR="{_INK}">{escape(text)}</FONT>'
 
 
 def _mark(status: str) -> str:
