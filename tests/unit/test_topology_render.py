@@ -113,6 +113,15 @@ def test_graphviz_takes_any_topology_in_any_state(topology: Topology, data: st.D
     assert topology.name in on_terminal(topology, status)
 
 
+def test_a_large_topology_is_laid_out_by_force() -> None:
+    t = TopologyBuilder("large").bridge("br-0")
+    for number in range(1, 400):
+        t.bridge(f"br-{number}").link(f"br-{number}", f"br-{number // 3}")
+    topology = t.build()
+    assert "layout=sfdp" in to_dot(topology)
+    assert "br-399" in to_svg(topology)
+
+
 def test_without_graphviz_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="apt-get install graphviz"):
