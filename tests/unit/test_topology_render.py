@@ -119,7 +119,7 @@ def test_a_large_topology_is_laid_out_by_force() -> None:
         t.bridge(f"br-{number}").link(f"br-{number}", f"br-{number // 3}")
     topology = t.build()
     assert "layout=sfdp" in to_dot(topology)
-    assert "br-399" in to_svg(topology)
+    assert "br&#45;399" in to_svg(topology)
 
 
 def test_without_graphviz_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
