@@ -161,9 +161,8 @@ def test_a_description_changes_nothing_on_the_host(applied: Stack, tmp_path: Pat
 def ages(stack: Stack, bridge: str) -> list[float]:
     """Seconds since each declared flow was added; what the switch learned comes and goes by itself."""
     lines = stack.ofctl("dump-flows", bridge).splitlines()
-    return [
-        float(found[1]) for line in lines if (found := re.search(r"duration=([\d.]+)s, table=(?!81)", line))
-    ]
+    found = (re.search(r"duration=([\d.]+)s, table=(?!81)", line) for line in lines)
+    return [float(match[1]) for match in found if match is not None]
 
 
 def test_an_edit_leaves_unchanged_flows_their_counters(applied: Stack, tmp_path: Path) -> None:
