@@ -30,7 +30,9 @@ def sample_flows() -> list[tuple[str, str]]:
     facts = Facts({key: number for number, key in enumerate(ports, 1)})
     flows = compile_topology(stored, facts, load_apps()).flows["br-a"]
     lines = []
-    for key, value in sorted(flows.items(), key=lambda item: (table_id(item[0]), -priority(item[0]), item[0])):
+    for key, value in sorted(
+        flows.items(), key=lambda item: (table_id(item[0]), -priority(item[0]), item[0])
+    ):
         said = describe(Flow(key, value))
         match = f",{said.match_text}" if said.match_text else ""
         lines.append((said.table_name, f"priority={said.priority}{match} actions={said.actions_text}"))
