@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import errno
 import socket
 import threading
 from collections.abc import Callable, Sequence
 from struct import pack_into
 
-from pyroute2.netlink import rtnl
+from pyroute2.netlink import NLM_F_DUMP_INTR, rtnl
 
 from vswitchctl.drivers.netlink import kernel
-from vswitchctl.drivers.netlink.message import NLMSG_DONE, NLMSG_ERROR, dump, messages, parse_error
+from vswitchctl.drivers.netlink.message import NLMSG_DONE, NLMSG_ERROR, dump
+from vswitchctl.drivers.netlink.parse import messages, parse_error
 from vswitchctl.errors import ApplyError
 
 SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 10, 11
@@ -20,21 +21,17 @@ SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 10, 11
 BATCH = 32768
 """Bytes of requests per write: less than the send buffer the kernel gives (net.core.wmem_default)."""
 
-BUFFER = 4 << 20
-"""Bytes of receive buffer: every acknowledgement of a batch, or a burst of events, waits there."""
+BUFFER = 32 << 20
+"""Bytes of receive buffer: every acknowledgement of a batch, or a burst of events, waits there. A limit only:
+what does not wait takes nothing."""
 
 RECEIVE = 65536
 
 TIMEOUT = 10.0
 """Seconds until a kernel that does not answer is an error."""
 
-EVENTS = (
-    rtnl.RTMGRP_LINK
-    | rtnl.RTMGRP_IPV4_IFADDR
-    | rtnl.RTMGRP_IPV6_IFADDR
-    | rtnl.RTMGRP_IPV4_ROUTE
-    | rtnl.RTMGRP_IPV6_ROUTE
-)
+ROOT_EVENTS = rtnl.RTMGRP_LINK | rtnl.RTMGRP_IPV4_IFADDR | rtnl.RTMGRP_IPV6_IFADDR
+EVENTS = ROOT_EVENTS | rtnl.RTMGRP_IPV4_ROUTE | rtnl.RTMGRP_IPV6_ROUTE
 
 
 def _socket(groups: int) -> socket.socket:
@@ -62,7 +59,14 @@ def in_thread(work: Callable[[], None]) -> None:
 
 
 class Channel:
-    """Requests and events of the namespace that the calling thread is in. Not safe for several threads."""
+    """Requests and events of the namespace that the calling thread is in. Not safe for several threads.
+
+    nsid: the namespace's id in that of the driver, None where it has none. identity: what tells it from a
+    later one of the same name.
+    """
+
+    nsid: int | None = None
+    identity: tuple[int, int] = (0, 0)
 
     def __init__(self, groups: int) -> None:
         self.events = _socket(groups)
@@ -74,13 +78,9 @@ class Channel:
         self._sequence = 0
 
     @classmethod
-    def inside(cls, name: str) -> Channel:
-        """In a named namespace; call it `in_thread`. Raises OSError."""
-        descriptor = os.open(kernel.NETNS_DIR / name, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            kernel.setns(descriptor)
-        finally:
-            os.close(descriptor)
+    def inside(cls, descriptor: int) -> Channel:
+        """In the namespace of a descriptor; call it `in_thread`. Raises OSError."""
+        kernel.setns(descriptor)
         return cls(EVENTS)
 
     def close(self) -> None:
@@ -119,19 +119,44 @@ class Channel:
                     answers[sequence] = parse_error(flags, body)
         return [answers[sequence] for sequence in range(first, first + len(requests))]
 
-    def dump(self, kind: int) -> list[bytes]:
-        """The bodies of every link, address or route."""
+    def ask(self, request: bytes) -> bytes:
+        """Send one request; the body of the message it is answered with. Raises OSError where refused."""
         self._sequence += 1
-        sequence = self._sequence
-        self._send([dump(kind)], sequence)
-        bodies: list[bytes] = []
+        self._send([request], self._sequence)
+        answer = b""
         while True:
-            for kind_, flags, number, body in messages(self._receive()):
-                if number != sequence:
+            for kind, flags, sequence, body in messages(self._receive()):
+                if sequence != self._sequence:
                     continue
-                if kind_ == NLMSG_DONE:
-                    return bodies
-                error = parse_error(flags, body) if kind_ == NLMSG_ERROR else None
+                if kind != NLMSG_ERROR:
+                    answer = body
+                    continue
+                error = parse_error(flags, body)
+                if error is not None:
+                    raise error
+                return answer
+
+    def dump(self, kind: int) -> list[bytes]:
+        """The bodies of every link, address or route. Raises ApplyError."""
+        while True:
+            bodies, interrupted = self._dump(kind)
+            if not interrupted:
+                return bodies
+
+    def _dump(self, kind: int) -> tuple[list[bytes], bool]:
+        """(bodies, whether something changed meanwhile, so that some may be missing or there twice)."""
+        self._sequence += 1
+        self._send([dump(kind)], self._sequence)
+        bodies: list[bytes] = []
+        interrupted = False
+        while True:
+            for answer, flags, sequence, body in messages(self._receive()):
+                if sequence != self._sequence:
+                    continue
+                interrupted |= bool(flags & NLM_F_DUMP_INTR)
+                if answer == NLMSG_DONE:
+                    return bodies, interrupted
+                error = parse_error(flags, body) if answer == NLMSG_ERROR else None
                 if error is not None:
                     raise ApplyError(f"the kernel does not list its devices: {error.strerror}")
                 bodies.append(body)
@@ -150,16 +175,22 @@ class Channel:
             return self._requests.recv(RECEIVE)
         except TimeoutError as error:
             raise ApplyError(f"the kernel did not answer a netlink request within {TIMEOUT:.0f} s") from error
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            raise ApplyError("the kernel's answers to netlink requests did not fit the buffer") from error
 
-    def drain(self) -> bool:
-        """Throw waiting events away; whether there were any (or so many that the kernel dropped some)."""
+    def drain(self, concerns: Callable[[int, bytes], bool]) -> bool:
+        """Take all waiting events; whether one (type, body) concerns us, or the kernel had to drop some."""
         found = False
         while True:
             try:
-                self.events.recv(RECEIVE)
+                data = self.events.recv(RECEIVE)
             except BlockingIOError:
                 return found
-            except OSError:  # ENOBUFS: events were lost, which only says once more that something changed
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
                 found = True
                 continue
-            found = True
+            found = found or any(concerns(kind, body) for kind, _, _, body in messages(data))

@@ -2,95 +2,122 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import selectors
 import threading
 from collections.abc import Callable, Sequence
 
-from pyroute2.netlink import rtnl
-
 from vswitchctl.drivers.netlink import kernel
-from vswitchctl.drivers.netlink.channel import Channel, in_thread
-from vswitchctl.drivers.netlink.reader import Contents, assemble, names_in_directory, read_contents
+from vswitchctl.drivers.netlink.channel import ROOT_EVENTS, Channel, in_thread
+from vswitchctl.drivers.netlink.host import Host
+from vswitchctl.drivers.netlink.message import get_nsid
+from vswitchctl.drivers.netlink.parse import parse_nsid
+from vswitchctl.drivers.netlink.reader import assemble, concerns, read_contents
+from vswitchctl.drivers.netlink.remover import Remover
 from vswitchctl.drivers.netlink.writer import Writer
+from vswitchctl.errors import ApplyError
 from vswitchctl.model.plan import Action, Change, Failure
 from vswitchctl.model.state import ROOT, ObservedNetlink
 
 LOG = logging.getLogger(__name__)
 
-DIRECTORY, STOP = "/run/netns", "/stop"
-"""What the selector calls the watch on the directory of names and the pipe that ends it: no namespace has
-such a name."""
+DIRECTORY, WAKE = "/run/netns", "/wake"
+"""What the selector calls the watch on the directory of names, and the pipe that wakes the thread: no
+namespace has such a name."""
+
+NO_NAMESPACE = frozenset({errno.ENOENT, errno.EINVAL})
+"""Errors of open(2) and setns(2) for a name that is gone, or that stands for something else."""
 
 
 class NetlinkDriver:
     """Namespaces and links of the network namespace that it is made in.
 
+    Ours is a namespace whose loopback carries our mark, and which has an id in that network namespace: other
+    daemons on the machine, in namespaces of their own, share the directory of names. A link is ours by its
+    own mark. Made things are marked before anybody, or we after a crash, can take them for somebody else's.
+
     `read` asks the kernel again only about namespaces that had an event. on_change() is called from a thread
-    of the driver whenever there was one; it must do no I/O. Safe to call from several threads.
+    of the driver whenever there was one, unless it came between an `apply` and the `read` after it; it must
+    do no I/O. Safe to call from several threads.
     """
 
     def __init__(self, on_change: Callable[[], None] | None = None) -> None:
         self._on_change = on_change or (lambda: None)
         self._lock = threading.RLock()
         self._selector = selectors.DefaultSelector()
-        self._channels: dict[str, Channel] = {}
-        self._contents: dict[str, Contents] = {}
+        self._host = Host()
         self._foreign: dict[str, tuple[int, int]] = {}
         self._dirty: set[str] = {ROOT, DIRECTORY}
         self._observed: ObservedNetlink | None = None
+        self._news = False
+        self._closing = False
+        kernel.raise_file_limit()
         kernel.prepare_netns_dir()
         self._directory = kernel.Inotify(kernel.NETNS_DIR)
-        self._stop_read, self._stop_write = os.pipe()
+        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._selector.register(self._directory, selectors.EVENT_READ, DIRECTORY)
-        self._selector.register(self._stop_read, selectors.EVENT_READ, STOP)
-        self._channels[ROOT] = Channel(rtnl.RTMGRP_LINK)
-        self._selector.register(self._channels[ROOT].events, selectors.EVENT_READ, ROOT)
+        self._selector.register(self._wake_read, selectors.EVENT_READ, WAKE)
+        self._host.channels[ROOT] = Channel(ROOT_EVENTS)
+        self._register(ROOT)
         self._thread = threading.Thread(target=self._watch, name="netlink", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """End the watch and close every socket."""
-        os.write(self._stop_write, b".")
+        with self._lock:
+            self._closing = True
+            self._wake()
         self._thread.join()
         with self._lock:
-            for name in list(self._channels):
+            for name in list(self._host.channels):
                 self._forget(name)
             self._selector.close()
             self._directory.close()
-            os.close(self._stop_read)
-            os.close(self._stop_write)
+            os.close(self._wake_read)
+            os.close(self._wake_write)
 
     def read(self) -> ObservedNetlink:
-        """What the kernel holds; the same object as last time where no event came. Raises ApplyError."""
+        """What the kernel holds; the same object as last time where no event came. Raises ApplyError.
+
+        A pair of ours that frames cannot cross is `broken`: an end is missing, down, or carries no mark.
+        """
         with self._lock:
-            self._take_events(0)
+            self._take_events()
+            if self._news:
+                # The thread finds no event any more, and whoever waits for on_change would miss this one.
+                self._wake()
             if self._dirty or self._observed is None:
                 self._refresh()
-                self._observed = assemble(self._contents, frozenset(self._foreign))
+                observed = assemble(self._host.contents, self._host.names)
+                self._observed = self._observed if observed == self._observed else observed
             return self._observed
 
     def apply(
         self, changes: Sequence[Change], progress: Callable[[int], None] | None = None
     ) -> list[Failure]:
-        """Make additions and changes, or removals: not both in one call. Touches only what is ours."""
+        """Make additions and changes, or removals: not both in one call. Touches only what is ours.
+
+        Each change may start from anything: what is there already stays, what is in the way and ours goes.
+        progress is called with how many changes more are done. Raises ApplyError where the kernel does not
+        answer, in which case any part may have happened: read again.
+        """
+        removal = bool(changes) and changes[0].action is Action.REMOVE
         with self._lock:
             self.read()
-            writer = Writer(self._channels, self._contents, frozenset(self._foreign))
-            before = set(self._channels)
+            before = set(self._host.channels)
+            work = (Remover if removal else Writer)(self._host, progress or (lambda _: None))
             try:
-                if changes and changes[0].action is Action.REMOVE:
-                    writer.down(changes)
-                else:
-                    writer.up(changes)
+                work.run(changes)
             finally:
-                for name in set(self._channels) - before:
+                for name in self._host.channels.keys() - before:
                     self._register(name)
-                self._dirty |= writer.touched | {DIRECTORY}
-            if progress is not None:
-                progress(len(changes))
-            return writer.failures()
+                for name in self._host.dropped:
+                    self._forget(name)
+                self._host.dropped.clear()
+                self._dirty |= work.touched | {DIRECTORY}
+            return work.failures()
 
     # -- events ------------------------------------------------------------------------------------------
 
@@ -98,78 +125,138 @@ class NetlinkDriver:
         while True:
             self._selector.select()
             with self._lock:
-                running, found = self._take_events(0)
-            if not running:
-                return
-            if found:
+                if self._closing:
+                    return
+                self._asleep()
+                self._take_events()
+                news, self._news = self._news, False
+            if news:
                 self._on_change()
 
-    def _take_events(self, timeout: float) -> tuple[bool, bool]:
-        """(whether to go on, whether anything happened): note what is dirty, throw the events away."""
-        found = False
-        for key, _ in self._selector.select(timeout):
-            name = key.data
-            if name == STOP:
-                return False, found
-            if name == DIRECTORY:
-                found |= self._names_changed()
-            elif name in self._channels and self._channels[name].drain():
-                self._dirty.add(name)
-                found = True
-        return True, found
+    def _wake(self) -> None:
+        try:
+            os.write(self._wake_write, b".")
+        except BlockingIOError:
+            return  # it will wake up anyhow
 
-    def _names_changed(self) -> bool:
-        found = False
+    def _asleep(self) -> None:
+        """Empty the pipe that wakes us: in the thread alone, lest another takes it for the thread."""
+        try:
+            os.read(self._wake_read, 4096)
+        except BlockingIOError:
+            return
+
+    def _take_events(self) -> None:
+        """Note what is dirty, throw the events away. On what is dirty already they are no news."""
+        for key, _ in self._selector.select(0):
+            name = key.data
+            if name == DIRECTORY:
+                self._names_changed()
+            elif name in self._host.channels:
+                self._drain(name)
+
+    def _drain(self, name: str) -> None:
+        contents = self._host.contents.get(name)
+        dirty = name in self._dirty
+        if self._host.channels[name].drain(lambda kind, body: not dirty and concerns(contents, kind, body)):
+            self._mark(name)
+
+    def _mark(self, name: str) -> None:
+        self._news = self._news or name not in self._dirty
+        self._dirty.add(name)
+
+    def _names_changed(self) -> None:
         for name, went in self._directory.names():
-            found = True
-            self._dirty.add(DIRECTORY)
-            if went and name in self._channels:
+            self._mark(DIRECTORY)
+            if went:
                 # Our socket would keep a namespace alive that somebody else deleted.
                 self._forget(name)
-        return found
 
     # -- reading -----------------------------------------------------------------------------------------
 
     def _register(self, name: str) -> None:
-        self._selector.register(self._channels[name].events, selectors.EVENT_READ, name)
+        self._selector.register(self._host.channels[name].events, selectors.EVENT_READ, name)
 
     def _forget(self, name: str) -> None:
-        channel = self._channels.pop(name, None)
+        channel = self._host.channels.pop(name, None)
         if channel is not None:
-            self._selector.unregister(channel.events)
+            if channel.events in self._selector.get_map():
+                self._selector.unregister(channel.events)
             channel.close()
-        self._contents.pop(name, None)
+        self._host.contents.pop(name, None)
 
     def _refresh(self) -> None:
         dirty, self._dirty = self._dirty, set()
-        if DIRECTORY in dirty:
-            dirty |= self._find_namespaces()
-        for name in dirty & self._channels.keys():
-            self._contents[name] = read_contents(self._channels[name], name)
-            if name != ROOT and self._contents[name].owner is None:
-                self._foreign[name] = names_in_directory().get(name, (0, 0))
-                self._forget(name)
+        try:
+            if DIRECTORY in dirty:
+                dirty |= self._find_namespaces()
+            for name in dirty & self._host.channels.keys():
+                self._read(name)
+        except BaseException:
+            self._dirty |= dirty
+            raise
+
+    def _read(self, name: str) -> None:
+        channel = self._host.channels[name]
+        contents = read_contents(channel, name)
+        if name == ROOT or contents.owner is not None:
+            self._host.contents[name] = contents
+        else:
+            self._disown(name, channel.identity)
+            self._forget(name)
+
+    def _disown(self, name: str, identity: tuple[int, int]) -> None:
+        self._foreign[name] = identity
+        self._host.names[name] = None
 
     def _find_namespaces(self) -> set[str]:
         """Open what is new under /run/netns, let go of what is gone; names to read."""
-        there = names_in_directory()
-        for name in self._channels.keys() - there.keys() - {ROOT}:
-            self._forget(name)
-        self._contents = {name: kept for name, kept in self._contents.items() if name in self._channels}
+        there = kernel.named_namespaces()
+        channels = self._host.channels
+        for name in channels.keys() - {ROOT}:
+            if there.get(name) != channels[name].identity:
+                self._forget(name)
         self._foreign = {name: place for name, place in self._foreign.items() if there.get(name) == place}
-        new = [name for name in there if name not in self._channels and name not in self._foreign]
-        if not new:
-            return set()
-        in_thread(lambda: self._open(new, there))
+        self._host.names.clear()
+        self._host.names.update(dict.fromkeys(self._foreign))
+        for name in (name for name, identity in there.items() if identity is None):
+            owner = self._host.marked(name)
+            if owner is not None:
+                self._host.names[name] = owner
+        new = {
+            name: identity
+            for name, identity in there.items()
+            if identity is not None and name not in channels and name not in self._foreign
+        }
+        if new:
+            in_thread(lambda: self._open(new))
         return set(new)
 
-    def _open(self, names: Sequence[str], there: dict[str, tuple[int, int]]) -> None:
+    def _open(self, new: dict[str, tuple[int, int]]) -> None:
         """In a thread of its own: it moves from namespace to namespace."""
-        for name in names:
+        for name, identity in new.items():
             try:
-                self._channels[name] = Channel.inside(name)
+                channel = self._enter(name)
             except OSError as error:
-                LOG.info("%s is no namespace that can be entered: %s", kernel.NETNS_DIR / name, error)
-                self._foreign[name] = there[name]
-            else:
-                self._register(name)
+                if error.errno not in NO_NAMESPACE:
+                    raise ApplyError(f"namespace '{name}' cannot be entered: {error.strerror}") from error
+                channel = None
+            if channel is None:
+                self._disown(name, identity)
+                continue
+            channel.identity = identity
+            self._host.channels[name] = channel
+            self._register(name)
+
+    def _enter(self, name: str) -> Channel | None:
+        """A channel to a namespace that has an id in ours, else None. Raises OSError."""
+        descriptor = kernel.open_namespace(name)
+        try:
+            nsid = parse_nsid(self._host.channels[ROOT].ask(get_nsid(descriptor)))
+            if nsid is None:
+                return None
+            channel = Channel.inside(descriptor)
+            channel.nsid = nsid
+            return channel
+        finally:
+            os.close(descriptor)

@@ -6,12 +6,17 @@ import ctypes
 import errno
 import fcntl
 import os
+import resource
+import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 NETNS_DIR = Path("/run/netns")
 """Where ip-netns(8) keeps named namespaces."""
+
+MARK_SIZE = 512
+"""Characters read of a file that may hold a mark: an ifalias has at most 255 (IFALIASZ)."""
 
 CLONE_NEWNET = 0x40000000
 MS_BIND, MS_REC, MS_SHARED, MNT_DETACH = 4096, 16384, 1 << 20, 2
@@ -21,7 +26,7 @@ IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x40, 0x80, 0x100, 0x200
 IN_NONBLOCK, IN_CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC
 """inotify(7)."""
 
-SIOCETHTOOL = 0x8946
+SIOCGIFINDEX, SIOCETHTOOL = 0x8933, 0x8946
 ETHTOOL_GTXCSUM, ETHTOOL_STXCSUM = 0x16, 0x17
 """linux/sockios.h, linux/ethtool.h."""
 
@@ -52,24 +57,93 @@ def _mount(source: str, target: str, flags: int) -> None:
 def prepare_netns_dir() -> None:
     """Make NETNS_DIR a shared mount, as ip-netns(8) does: an unmount must reach every mount namespace."""
     NETNS_DIR.mkdir(mode=0o755, parents=True, exist_ok=True)
+    lock = os.open(NETNS_DIR, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        _mount("", str(NETNS_DIR), MS_SHARED | MS_REC)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        _mount(str(NETNS_DIR), str(NETNS_DIR), MS_BIND | MS_REC)
-        _mount("", str(NETNS_DIR), MS_SHARED | MS_REC)
+        # ip-netns takes the same lock: mounted twice, a namespace's lower mount would outlive its name.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            _mount("", str(NETNS_DIR), MS_SHARED | MS_REC)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            _mount(str(NETNS_DIR), str(NETNS_DIR), MS_BIND | MS_REC)
+            _mount("", str(NETNS_DIR), MS_SHARED | MS_REC)
+    finally:
+        os.close(lock)
 
 
-def name_namespace(name: str) -> None:
-    """Give the calling thread's network namespace a name. Raises FileExistsError where it is taken."""
+def raise_file_limit() -> None:
+    """As many descriptors as we may have: each namespace takes two, and 1024 is what most processes get."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def own_namespace() -> int:
+    """The inode that stands for the calling thread's network namespace."""
+    return Path("/proc/thread-self/ns/net").stat().st_ino
+
+
+def open_namespace(name: str) -> int:
+    return os.open(NETNS_DIR / name, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def named_namespaces() -> dict[str, tuple[int, int] | None]:
+    """Name under NETNS_DIR -> what tells its namespace from a later one, None where nothing is mounted."""
+    mounted = Path("/proc/thread-self/ns/net").stat().st_dev
+    found: dict[str, tuple[int, int] | None] = {}
+    for entry in os.scandir(NETNS_DIR):
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        if stat.S_ISREG(status.st_mode):
+            # Inode numbers are used again; nsfs sets the time when it makes the inode.
+            here = (status.st_ino, status.st_ctime_ns) if status.st_dev == mounted else None
+            found[entry.name] = here
+    return found
+
+
+def identity(name: str) -> tuple[int, int]:
+    """What `named_namespaces` says of a name. Raises OSError."""
+    status = (NETNS_DIR / name).stat()
+    return status.st_ino, status.st_ctime_ns
+
+
+def read_mark(name: str) -> str:
+    """What a name's file says while nothing is mounted on it: our mark; nothing in those of ip-netns(8)."""
+    try:
+        with (NETNS_DIR / name).open(errors="replace") as file:
+            return file.read(MARK_SIZE)
+    except OSError:
+        return ""
+
+
+def name_namespace(name: str, mark: str) -> None:
+    """Give the calling thread's network namespace a name. Raises FileExistsError where it is taken.
+
+    The file beneath the mount holds the mark, so what a crash leaves of it is known for ours.
+    """
     path = NETNS_DIR / name
-    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0))
+    _place(name, mark)
     try:
         _mount("/proc/thread-self/ns/net", str(path), MS_BIND)
     except OSError:
-        path.unlink()
+        path.unlink(missing_ok=True)
         raise
+
+
+def _place(name: str, mark: str) -> None:
+    """The file to mount on; one without a namespace is what a crash left, and serves."""
+    path = NETNS_DIR / name
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        left = read_mark(name)
+        if named_namespaces().get(name) is not None or (left and left != mark):
+            raise
+        file = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+    with os.fdopen(file, "w") as writable:
+        writable.write(mark)
 
 
 def drop_namespace(name: str) -> None:
@@ -129,6 +203,6 @@ def set_tx_checksum(descriptor: int, device: str, on: bool) -> None:
 
 
 def interface_index(descriptor: int, device: str) -> int:
-    """The ifindex of a device in the socket's namespace: SIOCGIFINDEX, netdevice(7)."""
-    answer = fcntl.ioctl(descriptor, 0x8933, struct.pack("16si20x", device.encode(), 0))
+    """The ifindex of a device in the socket's namespace: netdevice(7)."""
+    answer = fcntl.ioctl(descriptor, SIOCGIFINDEX, struct.pack("16si20x", device.encode(), 0))
     return int(struct.unpack_from("16si", answer)[1])

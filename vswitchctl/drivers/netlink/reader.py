@@ -1,19 +1,29 @@
-"""What the kernel holds, read once and again only where an event says so."""
+"""What the kernel holds, one namespace at a time, and the state of the host put together from that."""
 
 from __future__ import annotations
 
-import os
-import stat
+import socket
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pyroute2.netlink import rtnl
 
 from vswitchctl.drivers.netlink import kernel
 from vswitchctl.drivers.netlink.channel import Channel
-from vswitchctl.drivers.netlink.message import LO_INDEX, Link, parse_address, parse_link, parse_route
+from vswitchctl.drivers.netlink.message import LO_INDEX
+from vswitchctl.drivers.netlink.parse import (
+    Link,
+    head,
+    is_foreign_route,
+    marked_addresses,
+    parse_address,
+    parse_link,
+    parse_route,
+)
 from vswitchctl.model.state import (
     ROOT,
+    ROUTE_PROTOCOL,
     LinuxBridgeSpec,
     NamespaceSpec,
     NetlinkState,
@@ -27,135 +37,178 @@ from vswitchctl.model.state import (
 
 
 @dataclass(frozen=True, slots=True)
-class End:
-    """A veth end of ours as it is."""
-
-    owner: Owner
-    spec: VethEnd
-    index: int
-    peer: int
-    up: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Contents:
-    """One namespace. ends: by device name."""
+    """One namespace. links: by device name. addresses: ifindex -> those with our mark.
+
+    nsid: its id in the driver's namespace. unchecksummed: ifindexes of our veth ends without TX offload.
+    """
 
     links: dict[str, Link] = field(default_factory=dict)
-    ends: dict[str, End] = field(default_factory=dict)
+    addresses: Mapping[int, frozenset[str]] = field(default_factory=dict)
     routes: frozenset[RouteSpec] = frozenset()
+    unchecksummed: frozenset[int] = frozenset()
+    nsid: int | None = None
+    by_index: dict[int, Link] = field(default_factory=dict)
 
     @property
     def owner(self) -> Owner | None:
         """Who a namespace is for: loopback's alias says it."""
-        return next((parse_alias(link.alias) for link in self.links.values() if link.index == LO_INDEX), None)
+        loopback = self.by_index.get(LO_INDEX)
+        return parse_alias(loopback.alias) if loopback is not None else None
 
     @property
     def loopback_up(self) -> bool:
-        return any(link.up for link in self.links.values() if link.index == LO_INDEX)
+        return LO_INDEX in self.by_index and self.by_index[LO_INDEX].up
+
+    def end(self, namespace: str, link: Link) -> VethEnd:
+        """A veth end as a spec. The kernel's own choice of MAC is for the root namespace's ends alone."""
+        master = self.by_index.get(link.master)
+        return VethEnd(
+            namespace,
+            link.name,
+            link.mtu,
+            mac=link.mac if namespace != ROOT else None,
+            # Open vSwitch's kernel datapath is a master too, and none of our concern.
+            master=master.name if master is not None and master.kind == "bridge" else None,
+            addresses=self.addresses.get(link.index, frozenset()),
+            tx_checksum=link.index not in self.unchecksummed,
+        )
 
 
 def read_contents(channel: Channel, namespace: str) -> Contents:
     """Everything we look at in one namespace."""
-    links = {link.name: link for link in map(parse_link, channel.dump(rtnl.RTM_GETLINK))}
-    names = {link.index: name for name, link in links.items()}
+    by_index = {link.index: link for link in map(parse_link, channel.dump(rtnl.RTM_GETLINK))}
+    ends = [link for link in by_index.values() if link.kind == "veth" and link.owner is not None]
     addresses: dict[int, set[str]] = defaultdict(set)
-    routes: frozenset[RouteSpec] = frozenset()
+    for address in marked_addresses(channel.dump(rtnl.RTM_GETADDR)) if ends else ():
+        addresses[address.index].add(address.text)
+    routes: Iterable[RouteSpec | None] = ()
     if namespace != ROOT:
-        for found in map(parse_address, channel.dump(rtnl.RTM_GETADDR)):
-            if found is not None:
-                addresses[found[0]].add(found[1])
-        parsed = map(parse_route, channel.dump(rtnl.RTM_GETROUTE))
-        routes = frozenset(route for route in parsed if route is not None)
-    ends = {}
-    for name, link in links.items():
-        owner = parse_alias(link.alias) if link.kind == "veth" else None
-        if owner is not None:
-            ends[name] = _end(channel, namespace, link, owner, names, frozenset(addresses[link.index]))
-    return Contents(links, ends, routes)
-
-
-def _end(
-    channel: Channel,
-    namespace: str,
-    link: Link,
-    owner: Owner,
-    names: dict[int, str],
-    addresses: frozenset[str],
-) -> End:
-    inside = namespace != ROOT
-    spec = VethEnd(
-        namespace,
-        link.name,
-        link.mtu,
-        mac=link.mac if inside else None,
-        master=names.get(link.master) if link.master else None,
-        addresses=addresses,
-        # Offload matters where frames are made: on the endpoint's side.
-        tx_checksum=kernel.tx_checksum(channel.fileno(), link.name) if inside else True,
+        routes = map(parse_route, channel.dump(rtnl.RTM_GETROUTE))
+    return Contents(
+        links={link.name: link for link in by_index.values()},
+        addresses={index: frozenset(texts) for index, texts in addresses.items()},
+        routes=frozenset(route for route in routes if route is not None),
+        unchecksummed=frozenset(link.index for link in ends if not _tx_checksum(channel, link)),
+        nsid=channel.nsid,
+        by_index=by_index,
     )
-    return End(owner, spec, link.index, link.peer, link.up)
 
 
-def names_in_directory() -> dict[str, tuple[int, int]]:
-    """Name under /run/netns -> (device, inode) of what it stands for: the inode is the namespace's."""
-    found = {}
-    for entry in os.scandir(kernel.NETNS_DIR):
-        try:
-            status = entry.stat(follow_symlinks=False)
-        except FileNotFoundError:
-            continue
-        if stat.S_ISREG(status.st_mode):
-            found[entry.name] = (status.st_dev, status.st_ino)
+def _tx_checksum(channel: Channel, link: Link) -> bool:
+    try:
+        return kernel.tx_checksum(channel.fileno(), link.name)
+    except OSError:  # gone since it was listed, for which there is an event
+        return True
+
+
+def concerns(contents: Contents | None, kind: int, body: bytes) -> bool:
+    """Whether an event may change what `contents` led to; what others do to what is theirs does not."""
+    if contents is None:
+        return True
+    if kind in (rtnl.RTM_NEWLINK, rtnl.RTM_DELLINK):
+        return _link_concerns(contents, kind, body)
+    if kind in (rtnl.RTM_NEWADDR, rtnl.RTM_DELADDR):
+        return _address_concerns(contents, body)
+    return kind in (rtnl.RTM_NEWROUTE, rtnl.RTM_DELROUTE) and not is_foreign_route(body)
+
+
+def _link_concerns(contents: Contents, kind: int, body: bytes) -> bool:
+    family, index = head(body)
+    before = contents.by_index.get(index)
+    if before is not None and (before.owner is not None or before.index == LO_INDEX):
+        return True
+    if family == socket.AF_UNSPEC and kind == rtnl.RTM_NEWLINK:
+        return before is None or _seen(before) != _seen(parse_link(body))
+    # A message of family AF_BRIDGE speaks of a port; the device stays.
+    return family == socket.AF_UNSPEC and before is not None
+
+
+def _seen(link: Link) -> tuple[str, str, bool]:
+    """What the state of the host says of a device that is not ours."""
+    return link.name, link.alias, link.promiscuous
+
+
+def _address_concerns(contents: Contents, body: bytes) -> bool:
+    address = parse_address(body)
+    link = contents.by_index.get(address.index)
+    # Link-local ones come and go by themselves, and say that the kernel set them.
+    ours = link is not None and link.owner is not None
+    return ours and address.protocol in (None, ROUTE_PROTOCOL)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A veth end: in which namespace, and what is there."""
+
+    namespace: str
+    link: Link
+
+
+def ends_by_owner(contents: Mapping[str, Contents]) -> dict[str, list[Place]]:
+    """Owner's text -> the veth ends that carry its mark, by (namespace, name)."""
+    found: dict[str, list[Place]] = defaultdict(list)
+    for namespace, inside in contents.items():
+        for link in inside.links.values():
+            if link.kind == "veth" and (owner := link.owner) is not None:
+                found[owner.text].append(Place(namespace, link))
+    for ends in found.values():
+        ends.sort(key=lambda end: (end.namespace, end.link.name))
     return found
 
 
-def assemble(contents: dict[str, Contents], foreign: frozenset[str]) -> ObservedNetlink:
-    """The state of the host from that of its namespaces. foreign: names of namespaces that are not ours."""
+def are_peers(a: Place, b: Place, contents: Mapping[str, Contents]) -> bool:
+    """Whether two veth ends are the two of one pair."""
+    if a.link.kind != "veth" or b.link.kind != "veth":
+        return False
+    if (a.link.peer, b.link.peer) != (b.link.index, a.link.index):
+        return False
+    if a.namespace == b.namespace:
+        return a.link.peer_nsid is None and b.link.peer_nsid is None
+    if a.namespace == ROOT:
+        return a.link.peer_nsid == contents[b.namespace].nsid
+    if b.namespace == ROOT:
+        return b.link.peer_nsid == contents[a.namespace].nsid
+    return a.link.peer_nsid is not None and b.link.peer_nsid is not None
+
+
+def assemble(contents: Mapping[str, Contents], names: Mapping[str, Owner | None]) -> ObservedNetlink:
+    """The state of the host from that of its namespaces.
+
+    names: further ones under /run/netns, and whose they are: others', or ours but nothing mounted on them.
+    """
     root = contents[ROOT]
-    state = NetlinkState()
+    state = NetlinkState(namespaces=_namespaces(contents, names))
     broken: dict[str, tuple[VethEnd, ...]] = {}
     for link in root.links.values():
-        owner = parse_alias(link.alias)
-        if owner is not None and link.kind == "bridge":
-            state.linux_bridges[link.name] = LinuxBridgeSpec(owner, link.mtu, up=link.up)
-    for name, inside in contents.items():
-        if name != ROOT and inside.owner is not None:
-            state.namespaces[name] = NamespaceSpec(
-                inside.owner, inside.routes, loopback_up=inside.loopback_up
+        if link.kind == "bridge" and (owner := link.owner) is not None:
+            state.linux_bridges[link.name] = LinuxBridgeSpec(
+                owner, link.mtu, up=link.up, stp=link.stp, multicast_snooping=link.multicast_snooping
             )
     for key, ends in ends_by_owner(contents).items():
-        if whole(ends):
-            state.veths[key] = VethSpec(ends[0].owner, ends[0].spec, ends[1].spec)
+        specs = tuple(contents[end.namespace].end(end.namespace, end.link) for end in ends)
+        owner = ends[0].link.owner
+        whole = len(ends) == 2 and are_peers(ends[0], ends[1], contents)
+        if owner is not None and whole and all(end.link.up for end in ends):
+            state.veths[key] = VethSpec(owner, *specs)
         else:
-            broken[key] = tuple(end.spec for end in ends)
+            broken[key] = specs
     return ObservedNetlink(
         owned=state,
         broken=broken,
-        devices={link.name: parse_alias(link.alias) for link in root.links.values()},
-        namespaces={
-            **{name: inside.owner for name, inside in contents.items() if name != ROOT},
-            **dict.fromkeys(foreign),
-        },
+        devices={link.name: link.owner for link in root.links.values()},
+        namespaces={**{name: spec.owner for name, spec in state.namespaces.items()}, **names},
+        unopened=frozenset(link.name for link in root.links.values() if not link.promiscuous),
     )
 
 
-def ends_by_owner(contents: dict[str, Contents]) -> dict[str, list[End]]:
-    """Owner's text -> its ends, by (namespace, name)."""
-    found: dict[str, list[End]] = defaultdict(list)
-    for inside in contents.values():
-        for end in inside.ends.values():
-            found[end.owner.text].append(end)
-    for ends in found.values():
-        ends.sort(key=lambda end: (end.spec.namespace, end.spec.name))
+def _namespaces(
+    contents: Mapping[str, Contents], names: Mapping[str, Owner | None]
+) -> dict[str, NamespaceSpec]:
+    found = {
+        name: NamespaceSpec(owner, loopback_up=False) for name, owner in names.items() if owner is not None
+    }
+    for name, inside in contents.items():
+        if name != ROOT and (owner := inside.owner) is not None:
+            found[name] = NamespaceSpec(owner, inside.routes, loopback_up=inside.loopback_up)
     return found
-
-
-def paired(ends: list[End]) -> bool:
-    """Two ends, and each is the other's."""
-    return len(ends) == 2 and ends[0].peer == ends[1].index and ends[1].peer == ends[0].index
-
-
-def whole(ends: list[End]) -> bool:
-    """A pair that frames can cross."""
-    return paired(ends) and all(end.up for end in ends)
