@@ -207,6 +207,14 @@ class Ours:
     def up(self) -> None:
         self._finish(self._client.apply(self._document))
 
+    def check_unchanged(self) -> None:
+        """Nothing is left to do after an apply, or the next one would not be an unchanged one."""
+        plan = self._client.plan(self._document)
+        if not plan.empty:
+            sys.exit(
+                f"bench/topology: a change is still planned after the apply: {plan.changes or plan.flows}"
+            )
+
     def down(self) -> None:
         self._finish(self._client.destroy("bench"))
 
@@ -234,6 +242,7 @@ def measure(bench: Bench, ours: Ours, rounds: int) -> dict[str, list[float]]:
 
     def us(counted: bool) -> None:
         note("apply", bench.timed(ours.up, bench.numbered, "every port has a number"), counted)
+        ours.check_unchanged()
         note("reapply", bench.timed(ours.up, bench.numbered, "every port has a number"), counted)
         if ours.changes:
             sys.exit(f"bench/topology: the unchanged apply made {ours.changes} changes")
