@@ -22,6 +22,7 @@ from tests.unit.test_intent_rows import RICH, names_in_order
 from vswitchctl.errors import Conflict, InvalidTopology, NotFound, Unreachable
 from vswitchctl.intent.database import IntentDatabase
 from vswitchctl.intent.server import schema_path
+from vswitchctl.model.intent import Stored
 from vswitchctl.model.topology import Topology, entities
 
 SECONDS = 60
@@ -31,7 +32,30 @@ CONTENT = [
     name for name in json.loads(schema_path().read_text())["tables"] if name not in ("Host", "Applied")
 ]
 
-Open = Callable[..., IntentDatabase]
+
+class Client(IntentDatabase):
+    """A client that can wait for what others write: it reaches each replica when it does."""
+
+    def __init__(self, remote: str, on_change: Callable[[], None] | None = None, **keys: Any) -> None:
+        self._news = Event()
+        self._pass_on = on_change
+        super().__init__(remote, on_change=self._changed, **keys)
+
+    def _changed(self) -> None:
+        self._news.set()
+        if self._pass_on is not None:
+            self._pass_on()
+
+    def wait_for(self, name: str, generation: int = 1) -> Stored:
+        while True:
+            self._news.clear()
+            stored = self.read().get(name)
+            if stored is not None and stored.generation >= generation:
+                return stored
+            assert self._news.wait(SECONDS), f"generation {generation} of '{name}' never came"
+
+
+Open = Callable[..., Client]
 
 
 @pytest.fixture(params=["file", "cluster"])
@@ -47,8 +71,8 @@ def connect(server: IntentServer) -> Iterator[Open]:
 
         def make(
             remote: str = server.remote, host: str = "hv1", timeout: float = SECONDS, **keys: Any
-        ) -> IntentDatabase:
-            db = IntentDatabase(remote, host=host, timeout=timeout, **keys)
+        ) -> Client:
+            db = Client(remote, host=host, timeout=timeout, **keys)
             return stack.enter_context(contextlib.closing(db))
 
         yield make
@@ -92,7 +116,7 @@ def test_everything_comes_back(connect: Open) -> None:
 def test_any_topology_comes_back() -> None:
     with intent_server() as running, contextlib.ExitStack() as stack:
         writer, reader = (
-            stack.enter_context(contextlib.closing(IntentDatabase(running.remote, host="hv1")))
+            stack.enter_context(contextlib.closing(Client(running.remote, host="hv1", timeout=SECONDS)))
             for _ in range(2)
         )
 
@@ -106,8 +130,7 @@ def test_any_topology_comes_back() -> None:
             assert written.topology == renamed
             changed = before is None or before.topology != renamed
             assert written.generation == (before.generation if before is not None else 0) + changed
-            reader.report("any", written.generation, "in-sync", "")  # its replica holds the write after this
-            assert reader.read()["any"] == written
+            assert reader.wait_for("any", written.generation) == written
 
         round_trip()
 
@@ -282,6 +305,7 @@ def test_no_update_is_lost(connect: Open) -> None:
     clients[0].write(lans("l"), {})
     seen: list[dict[str, int]] = []
     barrier = Barrier(6)
+    clients[1].wait_for("l")
 
     def add(writer: int) -> int:
         client, refused = clients[writer % 2], 0
@@ -332,6 +356,7 @@ def test_a_reader_never_sees_half_a_write(connect: Open) -> None:
     writer, reader = connect(), connect()
     writer.write(lans("l", *(f"n{i}" for i in range(40)), description="0"), {})
     stop = Event()
+    reader.wait_for("l")
 
     def write() -> int:
         number = 0
@@ -391,6 +416,7 @@ def test_reports_of_each_host(connect: Open, server: IntentServer) -> None:
     one.report("l", 1, "applying", "")
     one.report("l", 1, "failed", "no such device")
     one.write(lans("m"), {})
+    two.wait_for("l")
     two.report("l", 1, "in-sync", "")
     assert one.applied() == {"l": (1, "failed", "no such device")}
     assert two.applied() == {"l": (1, "in-sync", "")}
@@ -415,6 +441,7 @@ def test_a_report_on_what_is_gone_is_passed_over(connect: Open, server: IntentSe
 def test_two_daemons_of_one_host_report_at_once(connect: Open, server: IntentServer) -> None:
     clients = [connect(), connect()]
     clients[0].write(lans("l"), {})
+    clients[1].wait_for("l")
     barrier = Barrier(2)
 
     def report(client: int) -> None:
@@ -449,6 +476,7 @@ def test_on_change_is_not_for_reports(connect: Open) -> None:
     changed = Event()
     db, other = connect(on_change=changed.set), connect(host="hv2")
     db.write(lans("l"), {})
+    other.wait_for("l")
     changed.clear()
     other.report("l", 1, "applying", "")
     db.report("l", 1, "in-sync", "")  # after this, the replica and its callbacks are up to date
