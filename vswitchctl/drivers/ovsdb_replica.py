@@ -21,6 +21,7 @@ from ovsdbapp.backend.ovs_idl import connection, idlutils
 from ovsdbapp.exceptions import TimeoutException
 
 from vswitchctl.errors import Unreachable
+from vswitchctl.ovsidl import adopt, use_poll
 
 FIRST_CONTACT_SECONDS: Final = 2.0
 """How long the first call waits for the connection that the constructor started."""
@@ -99,10 +100,13 @@ def _idl_schema() -> dict[str, Any]:
 class _Idl(connection.OvsdbIdl):  # type: ignore[misc]
     """The replica. `on_run(changed)` follows every run that changed rows or the connection's state."""
 
+    _session: Any
+
     def __init__(self, remote: str, on_run: Callable[[], None], on_row: Callable[[UUID], None]) -> None:
         schema = ovs_idl.SchemaHelper(None, _idl_schema())
         schema.register_all()
         super().__init__(remote, schema, leader_only=False)
+        self._session = adopt(self._session)
         self._session.reconnect.set_backoff(BACKOFF_MS, BACKOFF_MS)
         self._on_run = on_run
         self._on_row = on_row
@@ -129,6 +133,7 @@ class _Connection(connection.Connection):  # type: ignore[misc]
     """ovsdbapp's thread and queue of transactions, started without waiting for first contact."""
 
     def start(self) -> None:
+        use_poll()
         self.poller = ovs.poller.Poller()
         self.is_running = True
         self.thread = threading.Thread(target=self.run, name="ovsdb", daemon=True)

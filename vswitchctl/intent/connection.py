@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import select
 import time
 import traceback
 from collections.abc import Callable
@@ -22,9 +21,9 @@ from ovsdbapp.backend import ovs_idl
 from ovsdbapp.backend.ovs_idl import connection, idlutils, transaction
 
 from vswitchctl.errors import ApplyError, Conflict, InternalError, Unreachable, VswitchctlError
-from vswitchctl.intent import jsonrpc
 from vswitchctl.intent.server import DATABASE, schema_path
 from vswitchctl.intent.tables import STATUS_COLUMNS, STATUS_TABLES, TOPOLOGY
+from vswitchctl.ovsidl import adopt, use_poll
 
 LOG = logging.getLogger(__name__)
 
@@ -40,26 +39,6 @@ GRACE_SECONDS = 1.0
 MAYBE_STORED = "; what was asked may have been stored or not"
 
 
-class _Poll:
-    """poll(2) for ovs' Poller, whose own select(2) takes no descriptor above 1023; daemons here have many.
-
-    Unlike `select.poll`, a descriptor registered twice waits for both events.
-    """
-
-    def __init__(self) -> None:
-        self._events: dict[int, int] = {}
-
-    def register(self, file: Any, events: int) -> None:
-        fd = file if isinstance(file, int) else file.fileno()
-        self._events[fd] = self._events.get(fd, 0) | events
-
-    def poll(self, timeout_ms: int) -> list[tuple[int, int]]:
-        poll = select.poll()
-        for fd, events in self._events.items():
-            poll.register(fd, events)
-        return poll.poll(timeout_ms)
-
-
 class IntentIdl(connection.OvsdbIdl):  # type: ignore[misc]
     """The replica. `touched`: UUIDs of rows of intent that changed since the last `take_touched()`."""
 
@@ -69,7 +48,7 @@ class IntentIdl(connection.OvsdbIdl):  # type: ignore[misc]
         schema = idlutils.create_schema_helper(json.loads(schema_path().read_text(encoding="utf-8")))
         schema.register_all()
         super().__init__(remote, schema)
-        self._session = jsonrpc.adopt(self._session)
+        self._session = adopt(self._session)
         self._session.reconnect.set_backoff(*BACKOFF_MS)
         self.touched: set[Any] = set()
         self.announced = True
@@ -105,6 +84,7 @@ class IntentConnection(connection.Connection):  # type: ignore[misc]
     """Runs the replica's thread. on_change is called in it, without the lock, after intent has changed."""
 
     def __init__(self, remote: str, timeout: float, on_change: Callable[[], None] | None) -> None:
+        use_poll()
         super().__init__(IntentIdl(remote), timeout)
         self.remote = remote
         self.updated = Condition(self.lock)
@@ -133,7 +113,6 @@ class IntentConnection(connection.Connection):  # type: ignore[misc]
     def block(self, until: float | None = None) -> None:
         """Wait without the lock until the server or a caller has something for us, or `until` has come."""
         poller = Poller()
-        poller.poll = _Poll()
         self.idl.wait(poller)
         if until is None:
             poller.fd_wait(self.txns.alert_fileno, POLLIN)

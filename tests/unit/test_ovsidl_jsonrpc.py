@@ -12,7 +12,7 @@ import pytest
 from ovs.jsonrpc import EOF, Message
 from ovs.stream import Stream
 
-from vswitchctl.intent.jsonrpc import Connection
+from vswitchctl.ovsidl.jsonrpc import Connection
 
 NOTE = {"method": "update", "params": ['büro } { " \\ \U0001f310', {"a": [1, None, True]}], "id": None}
 
