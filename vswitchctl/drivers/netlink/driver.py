@@ -5,9 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import selectors
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from vswitchctl.drivers.netlink import kernel
 from vswitchctl.drivers.netlink.channel import ROOT_EVENTS, Channel, in_thread
@@ -16,15 +15,16 @@ from vswitchctl.drivers.netlink.message import get_nsid
 from vswitchctl.drivers.netlink.parse import parse_nsid
 from vswitchctl.drivers.netlink.reader import assemble, concerns, read_contents
 from vswitchctl.drivers.netlink.remover import Remover
+from vswitchctl.drivers.netlink.watch import URGENT, Mounts, Watch
 from vswitchctl.drivers.netlink.writer import Writer
 from vswitchctl.errors import ApplyError
-from vswitchctl.model.plan import Action, Change, Failure
+from vswitchctl.model.plan import Action, Change, Failure, Kind
 from vswitchctl.model.state import ROOT, ObservedNetlink
 
 LOG = logging.getLogger(__name__)
 
-DIRECTORY, WAKE = "/run/netns", "/wake"
-"""What the selector calls the watch on the directory of names, and the pipe that wakes the thread: no
+DIRECTORY, MOUNTS, WAKE = "/run/netns", "/mounts", "/wake"
+"""What the watch calls the directory of names, what is mounted there, and the pipe that wakes the thread: no
 namespace has such a name."""
 
 NO_NAMESPACE = frozenset({errno.ENOENT, errno.EINVAL})
@@ -46,7 +46,7 @@ class NetlinkDriver:
     def __init__(self, on_change: Callable[[], None] | None = None) -> None:
         self._on_change = on_change or (lambda: None)
         self._lock = threading.RLock()
-        self._selector = selectors.DefaultSelector()
+        self._watch = Watch()
         self._host = Host()
         self._foreign: dict[str, tuple[int, int]] = {}
         self._dirty: set[str] = {ROOT, DIRECTORY}
@@ -57,24 +57,29 @@ class NetlinkDriver:
         kernel.prepare_netns_dir()
         self._directory = kernel.Inotify(kernel.NETNS_DIR)
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._selector.register(self._directory, selectors.EVENT_READ, DIRECTORY)
-        self._selector.register(self._wake_read, selectors.EVENT_READ, WAKE)
+        self._mounts = Mounts()
+        self._watch.add(self._directory, DIRECTORY)
+        self._watch.add(self._mounts, MOUNTS, URGENT)
+        self._watch.add(self._wake_read, WAKE)
         self._host.channels[ROOT] = Channel(ROOT_EVENTS)
         self._register(ROOT)
-        self._thread = threading.Thread(target=self._watch, name="netlink", daemon=True)
+        self._thread = threading.Thread(target=self._follow, name="netlink", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """End the watch and close every socket."""
+        """End the watch and close every socket. Once more is nothing."""
         with self._lock:
+            if self._closing:
+                return
             self._closing = True
             self._wake()
         self._thread.join()
         with self._lock:
             for name in list(self._host.channels):
                 self._forget(name)
-            self._selector.close()
+            self._watch.close()
             self._directory.close()
+            self._mounts.close()
             os.close(self._wake_read)
             os.close(self._wake_write)
 
@@ -105,6 +110,7 @@ class NetlinkDriver:
         """
         removal = bool(changes) and changes[0].action is Action.REMOVE
         with self._lock:
+            self._look_again(changes)
             self.read()
             before = set(self._host.channels)
             work = (Remover if removal else Writer)(self._host, progress or (lambda _: None))
@@ -121,14 +127,14 @@ class NetlinkDriver:
 
     # -- events ------------------------------------------------------------------------------------------
 
-    def _watch(self) -> None:
+    def _follow(self) -> None:
         while True:
-            self._selector.select()
+            ready = self._watch.ready(None)
             with self._lock:
                 if self._closing:
                     return
                 self._asleep()
-                self._take_events()
+                self._take_events(ready)
                 news, self._news = self._news, False
             if news:
                 self._on_change()
@@ -146,12 +152,16 @@ class NetlinkDriver:
         except BlockingIOError:
             return
 
-    def _take_events(self) -> None:
-        """Note what is dirty, throw the events away. On what is dirty already they are no news."""
-        for key, _ in self._selector.select(0):
-            name = key.data
+    def _take_events(self, ready: Collection[str] = ()) -> None:
+        """Note what is dirty, throw the events away. On what is dirty already they are no news.
+
+        ready: what the thread was woken for, as the mount table says only once that it changed.
+        """
+        for name in self._watch.ready(0).union(ready):
             if name == DIRECTORY:
                 self._names_changed()
+            elif name == MOUNTS:
+                self._mounts_changed()
             elif name in self._host.channels:
                 self._drain(name)
 
@@ -172,16 +182,31 @@ class NetlinkDriver:
                 # Our socket would keep a namespace alive that somebody else deleted.
                 self._forget(name)
 
+    def _mounts_changed(self) -> None:
+        """A name has its namespace only after its file; either may come and go without the other."""
+        there = {name: place for name, place in kernel.named_namespaces().items() if place is not None}
+        known = {name: channel.identity for name, channel in self._host.channels.items() if name != ROOT}
+        if there != known | self._foreign:
+            self._mark(DIRECTORY)
+        for name, place in known.items():
+            if there.get(name) != place:
+                self._forget(name)
+
+    def _look_again(self, changes: Sequence[Change]) -> None:
+        """At somebody's namespaces whose names are wanted: nothing tells that one carries our mark again."""
+        for change in changes:
+            if change.kind is Kind.NAMESPACE and self._foreign.pop(str(change.key), None) is not None:
+                self._dirty.add(DIRECTORY)
+
     # -- reading -----------------------------------------------------------------------------------------
 
     def _register(self, name: str) -> None:
-        self._selector.register(self._host.channels[name].events, selectors.EVENT_READ, name)
+        self._watch.add(self._host.channels[name].events, name)
 
     def _forget(self, name: str) -> None:
         channel = self._host.channels.pop(name, None)
         if channel is not None:
-            if channel.events in self._selector.get_map():
-                self._selector.unregister(channel.events)
+            self._watch.remove(channel.events)
             channel.close()
         self._host.contents.pop(name, None)
 

@@ -34,9 +34,10 @@ NLMSGERR_ATTR_MSG = 1
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFLA_BR_STP_STATE, IFLA_BR_MCAST_SNOOPING = 5, 23
 IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE = 8, 1
+IFLA_INET_CONF, IPV4_DEVCONF_PROMOTE_SECONDARIES = 1, 20
 RTEXT_FILTER_SKIP_STATS = 8
 RT_TABLE_MAIN, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST = 254, 0, 253, 1
-"""linux/if_link.h, linux/rtnetlink.h."""
+"""linux/if_link.h, linux/rtnetlink.h, linux/ip.h."""
 
 UNFINISHED, DOOMED = 0x76000001, 0x76000002
 """Device groups (IFLA_GROUP): made and not marked yet, and about to be deleted. Marking clears the group."""
@@ -126,8 +127,11 @@ def new_veth(name: str, mtu: int, mac: str | None, peer: Peer) -> bytes:
 
 
 def new_bridge(name: str, mtu: int) -> bytes:
-    """A Linux bridge as `plain_bridge` makes it, down."""
-    return _message(rtnl.RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, _new(name, mtu) + _PLAIN_BRIDGE)
+    """A Linux bridge as `plain_bridge` makes it, down, for which `mtu` is still to be set.
+
+    Only an MTU that is set, and differs, keeps the kernel's br_mtu_auto_adjust away.
+    """
+    return _message(rtnl.RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, _new(name, mtu ^ 1) + _PLAIN_BRIDGE)
 
 
 def plain_bridge(name: str) -> bytes:
@@ -179,8 +183,11 @@ def no_link_local(name: str) -> bytes:
     return _message(rtnl.RTM_NEWLINK, 0, body)
 
 
-def delete_link(name: str) -> bytes:
-    return _message(rtnl.RTM_DELLINK, 0, LINK.pack(0, 0, 0, 0, 0) + _text(IFLA["IFLA_IFNAME"], name))
+def promote_secondaries(index: int) -> bytes:
+    """Let an IPv4 address go alone: else the kernel takes along the later ones of its subnet (ip-sysctl)."""
+    setting = _nested(IFLA_INET_CONF, _u32(IPV4_DEVCONF_PROMOTE_SECONDARIES, 1))
+    inner = _nested(IFLA["IFLA_AF_SPEC"], _nested(socket.AF_INET, setting))
+    return _message(rtnl.RTM_NEWLINK, 0, LINK.pack(0, 0, index, 0, 0) + inner)
 
 
 def delete_group(group: int) -> bytes:

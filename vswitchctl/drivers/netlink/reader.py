@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pyroute2.netlink import rtnl
@@ -172,6 +172,14 @@ def are_peers(a: Place, b: Place, contents: Mapping[str, Contents]) -> bool:
     return a.link.peer_nsid is not None and b.link.peer_nsid is not None
 
 
+def _unmarked_peers(ends: Sequence[Place], contents: Mapping[str, Contents]) -> Iterator[Place]:
+    """Devices in the root namespace without a mark whose other end is among these."""
+    for end in ends:
+        link = contents[ROOT].by_index.get(end.link.peer)
+        if link is not None and link.owner is None and are_peers(Place(ROOT, link), end, contents):
+            yield Place(ROOT, link)
+
+
 def assemble(contents: Mapping[str, Contents], names: Mapping[str, Owner | None]) -> ObservedNetlink:
     """The state of the host from that of its namespaces.
 
@@ -180,6 +188,7 @@ def assemble(contents: Mapping[str, Contents], names: Mapping[str, Owner | None]
     root = contents[ROOT]
     state = NetlinkState(namespaces=_namespaces(contents, names))
     broken: dict[str, tuple[VethEnd, ...]] = {}
+    devices = {link.name: link.owner for link in root.links.values()}
     for link in root.links.values():
         if link.kind == "bridge" and (owner := link.owner) is not None:
             state.linux_bridges[link.name] = LinuxBridgeSpec(
@@ -193,10 +202,12 @@ def assemble(contents: Mapping[str, Contents], names: Mapping[str, Owner | None]
             state.veths[key] = VethSpec(owner, *specs)
         else:
             broken[key] = specs
+            # The other end of what is ours is ours, though its mark is gone.
+            devices.update((end.link.name, owner) for end in _unmarked_peers(ends, contents))
     return ObservedNetlink(
         owned=state,
         broken=broken,
-        devices={link.name: link.owner for link in root.links.values()},
+        devices=devices,
         namespaces={**{name: spec.owner for name, spec in state.namespaces.items()}, **names},
         unopened=frozenset(link.name for link in root.links.values() if not link.promiscuous),
     )

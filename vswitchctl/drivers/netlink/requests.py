@@ -19,14 +19,16 @@ GROUPS = range(0x76000100, 0x7F000000)
 
 @dataclass(slots=True)
 class Batch:
-    """Requests for one namespace, and which change each belongs to."""
+    """Requests for one namespace, which change each belongs to, and what of it each is about."""
 
     changes: list[Change] = field(default_factory=list)
     requests: list[bytes] = field(default_factory=list)
     tolerated: list[frozenset[int]] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)
 
-    def add(self, change: Change, request: bytes, tolerated: Iterable[int] = ()) -> None:
-        """tolerated: the errors that mean that there is nothing left to do."""
+    def add(self, change: Change, request: bytes, tolerated: Iterable[int] = (), part: str = "") -> None:
+        """tolerated: the errors that mean that there is nothing left to do. part: 'address 10.1.0.1/24'."""
+        self.parts.append(part)
         self.changes.append(change)
         self.requests.append(request)
         self.tolerated.append(frozenset(tolerated))
@@ -60,9 +62,10 @@ class Work:
             return
         self.touched.add(namespace)
         answers = self.host.channels[namespace].run(batch.requests)
-        for change, error, tolerated in zip(batch.changes, answers, batch.tolerated, strict=True):
+        rows = zip(batch.changes, answers, batch.tolerated, batch.parts, strict=True)
+        for change, error, tolerated, part in rows:
             if error is not None and error.errno not in tolerated:
-                self.fail(change, say(change, error) if say else refused(change, error))
+                self.fail(change, say(change, error) if say else refused(change, error, part))
 
     def unfinished(self) -> Iterator[Place]:
         """Devices that a crash left between being made and being marked."""
@@ -98,5 +101,6 @@ class Work:
         return group
 
 
-def refused(change: Change, error: OSError) -> str:
-    return f"the kernel refused {change.kind} '{change.name}': {error.strerror}"
+def refused(change: Change, error: OSError, part: str = "") -> str:
+    what = f"{part} of {change.kind}" if part else change.kind
+    return f"the kernel refused {what} '{change.name}': {error.strerror}"

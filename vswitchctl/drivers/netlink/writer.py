@@ -22,6 +22,9 @@ from vswitchctl.drivers.netlink.requests import Batch, Work, refused
 from vswitchctl.model.plan import Change, Kind
 from vswitchctl.model.state import ROOT, LinuxBridgeSpec, NamespaceSpec, RouteSpec, VethEnd, VethSpec
 
+ALIAS_MOST = 255
+"""Bytes of an interface's alias: IFALIASZ of linux/if.h less the end."""
+
 NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EOPNOTSUPP})
 """Answers of a kernel without IPv6, where there is no link-local address to prevent."""
 
@@ -32,7 +35,11 @@ class Writer(Work):
     def run(self, changes: Sequence[Change]) -> None:
         by_kind: dict[Kind, list[Change]] = defaultdict(list)
         for change in changes:
-            by_kind[change.kind].append(change)
+            if len(change.owner.alias.encode()) > ALIAS_MOST:
+                self.fail(change, _too_long(change))
+                self.done(1)
+            else:
+                by_kind[change.kind].append(change)
         self._wanted_routes: dict[str, tuple[Change, frozenset[RouteSpec]]] = {}
         self._namespaces(by_kind[Kind.NAMESPACE])
         self._placement = self._place(by_kind[Kind.LINUX_BRIDGE], by_kind[Kind.VETH])
@@ -233,10 +240,10 @@ class Writer(Work):
             there = self._routes_now(namespace) if wanted or namespace in self.host.contents else frozenset()
             batch = Batch()
             for spec in sorted(there - wanted, key=str):
-                batch.add(change, message.route(spec, add=False), {errno.ESRCH})
+                batch.add(change, message.route(spec, add=False), {errno.ESRCH}, _route(spec))
             for spec in sorted(wanted - there, key=str):
-                batch.add(change, message.route(spec, add=True))
-            self.send(namespace, batch, _no_route)
+                batch.add(change, message.route(spec, add=True), part=_route(spec))
+            self.send(namespace, batch)
 
     def _keep_routes(self, namespace: str, before: Contents) -> None:
         """Put back what the kernel dropped while an interface was made anew."""
@@ -259,12 +266,17 @@ def _loopback(spec: NamespaceSpec) -> bytes:
 
 
 def _set_addresses(change: Change, end: VethEnd, index: int, there: frozenset[str], batch: Batch) -> None:
-    stale = there - end.addresses
-    for text in sorted(stale):
-        batch.add(change, message.address(index, text, add=False), {errno.EADDRNOTAVAIL})
-    # An IPv4 address takes the others of its subnet along (promote_secondaries in ip-sysctl), so set all.
-    for text in sorted(end.addresses if stale else end.addresses - there):
-        batch.add(change, message.address(index, text, add=True))
+    """The new come before the old go: with its last address a device loses its routes, whosever they are."""
+    stale, new = there - end.addresses, end.addresses - there
+    # But IPv6 has each address once, whatever its prefix.
+    hosts = {text.partition("/")[0] for text in new}
+    first = {text for text in stale if ":" in text and text.partition("/")[0] in hosts}
+    if stale:
+        batch.add(change, message.promote_secondaries(index))
+    for add, texts in ((False, first), (True, new), (False, stale - first)):
+        for text in sorted(texts):
+            tolerated = () if add else (errno.EADDRNOTAVAIL,)
+            batch.add(change, message.address(index, text, add=add), tolerated, f"address {text}")
 
 
 def _descriptor(home: VethEnd, end: VethEnd, opened: dict[str, int]) -> int | None:
@@ -280,5 +292,13 @@ def _namespace_taken(name: str) -> str:
     return f"a namespace '{name}' exists and is not ours; rename the node or remove it"
 
 
-def _no_route(change: Change, error: OSError) -> str:
-    return f"a route of namespace '{change.name}' was refused: {error.strerror}"
+def _route(spec: RouteSpec) -> str:
+    return f"route {spec.to} via {spec.via}"
+
+
+def _too_long(change: Change) -> str:
+    alias = change.owner.alias
+    return (
+        f"the mark of {change.kind} '{change.name}' has {len(alias.encode())} bytes, and an alias holds "
+        f"{ALIAS_MOST}; shorten the names of the topology and of its nodes"
+    )
