@@ -34,6 +34,9 @@ LOG = logging.getLogger(__name__)
 OFPORT_WAIT = 10.0
 """Seconds a pass waits for Open vSwitch to number new ports; later numbers come as events."""
 
+REMOVAL_WAIT = 60.0
+"""Seconds for Open vSwitch to take ports down: about 14 ms each on the userspace datapath."""
+
 REREAD = 2.0
 """Seconds until the next try while something outside does not answer."""
 
@@ -329,8 +332,9 @@ class _Work:
     def unwire(self) -> None:
         """Remove what is no longer declared: ports and bridges, then links and namespaces."""
         self._apply("ports and bridges to remove", self.loop.ovs.apply, self.before.ovs_down)
-        if self.before.netlink_down and self.before.ovs_down:
-            self.loop.ovs.wait_applied(OFPORT_WAIT)
+        if self.before.ovs_down:
+            # A bridge's own device is there until ovs-vswitchd has taken it down.
+            self.loop.ovs.wait_applied(REMOVAL_WAIT)
         self._apply("links and namespaces to remove", self.loop.netlink.apply, self.before.netlink_down)
 
     def _apply(self, step: str, apply: _Apply, changes: Sequence[Change]) -> None:
