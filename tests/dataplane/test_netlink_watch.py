@@ -1,4 +1,4 @@
-"""The netlink driver's view is true and cached, whoever reads and changes at once; it leaves nothing behind."""
+"""The netlink driver's view is true and cached, whoever reads and changes at once; nothing is left behind."""
 
 from __future__ import annotations
 
