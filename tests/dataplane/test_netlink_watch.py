@@ -185,26 +185,27 @@ def test_drivers_of_two_hosts_do_not_mind_each_other(host: Host, web: str) -> No
         assert not (NETNS / name).exists()
 
 
-def test_after_close_no_thread_and_no_descriptor_is_left(host: Host, web: str) -> None:
-    def here() -> tuple[int, int]:
-        return len(list(Path("/proc/self/fd").iterdir())), len(list(Path("/proc/self/task").iterdir()))
+def test_after_close_no_thread_and_no_descriptor_is_left() -> None:
+    def open_now() -> set[str]:
+        numbers = Path("/proc/self/fd").iterdir()
+        return {f"{path.name} {path.readlink()}" for path in numbers if path.is_symlink()}
 
-    before = here()
+    def threads() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    before = open_now(), threads()
     for _ in range(3):
-        driver = host.new_driver()
-        host.namespace()
-        host.wanted.namespaces.pop(host.namespace())
-        assert not host.try_once(driver)
-        run("ip", "netns", "add", foreign := unique("vn"))
-        driver.read()
-        run("ip", "netns", "del", foreign)
-        driver.read()
-        driver.close()
-        driver.close()
-    host.clear()
-    host.namespace(name=web)
-    host.driver.read()
-    until(lambda: here()[1] == before[1], "threads end")
-    host.restart()
-    host.driver.read()
-    until(lambda: here()[0] <= before[0] + 2 * 3, "descriptors are closed")
+        with netlink_host() as host:
+            first, second = host.namespace(), host.namespace()
+            host.link("web", first, "10.1.0.11/24")
+            host.reconcile()
+            run("ip", "netns", "add", foreign := unique("vn"))
+            host.driver.read()
+            run("ip", "netns", "del", second)
+            run("ip", "netns", "del", foreign)
+            host.restart()
+            host.reconcile()
+            host.driver.close()
+            host.driver.close()
+        until(lambda: threads() == before[1], "threads end")
+        assert open_now() == before[0]
