@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from instances import run, unique
-from netlink_host import NETNS, PATIENCE, Host, netlink_host, until
+from netlink_host import NAMES, NETNS, PATIENCE, Host, netlink_host, until
 
 from vswitchctl.drivers.netlink import channel
 
@@ -39,7 +39,7 @@ EVENTS: dict[str, Callable[[Host, str], object]] = {
     "address": lambda h, n: run("ip", "-n", n, "addr", "flush", "dev", "eth0"),
     "route": lambda h, n: run("ip", "-n", n, "route", "del", "10.8.0.0/16"),
     "loopback's alias": lambda h, n: run("ip", "-n", n, "link", "set", "lo", "alias", ""),
-    "namespace added": lambda h, n: run("ip", "netns", "add", unique("vn")),
+    "namespace added": lambda h, n: run("ip", "netns", "add", unique(NAMES)),
     "namespace deleted": lambda h, n: run("ip", "netns", "del", n),
     "namespace unmounted": lambda h, n: run("umount", str(NETNS / n)),
     "namespace mounted over": lambda h, n: run("mount", "--bind", "/proc/self/ns/net", str(NETNS / n)),
@@ -67,7 +67,7 @@ def test_nothing_is_read_where_nothing_happened(host: Host, web: str) -> None:
     before = quiet(host)
     assert all(host.driver.read() is before for _ in range(100))
     # What happens in another's namespace is no event for us.
-    foreign = unique("vn")
+    foreign = unique(NAMES)
     run("ip", "netns", "add", foreign)
     before = quiet(host)
     run("ip", "-n", foreign, "link", "set", "lo", "up")
@@ -199,7 +199,7 @@ def test_after_close_no_thread_and_no_descriptor_is_left() -> None:
             first, second = host.namespace(), host.namespace()
             host.link("web", first, "10.1.0.11/24")
             host.reconcile()
-            run("ip", "netns", "add", foreign := unique("vn"))
+            run("ip", "netns", "add", foreign := unique(NAMES))
             host.driver.read()
             run("ip", "netns", "del", second)
             run("ip", "netns", "del", foreign)
