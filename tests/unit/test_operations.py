@@ -158,7 +158,7 @@ def test_a_destroy(
 
 
 def test_a_wait_ends_with_the_operation(operations: Operations, passes: Passes) -> None:
-    view = started(operations)
+    view = operations.get(started(operations).id)
 
     def finish() -> None:
         passes.begin()
