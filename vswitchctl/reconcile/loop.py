@@ -358,7 +358,8 @@ class _Work:
 
     def outcomes(self, last: Mapping[str, Outcome]) -> dict[str, Outcome]:
         """Read the devices back and say of each topology what became of it."""
-        after = [*self._plan(), *stale_ports(self.netlink, self.ovs)] if self.tried else []
+        plan = self._plan() if self.tried else self.before
+        after = [*plan, *stale_ports(self.netlink, self.ovs)]
         missing = {change.owner: f"{change.kind} '{change.name}': {change.reason}" for change in after}
         # A reason that an outside system gave says more than "not there", also while the next try is awaited.
         kept = {owner: text for outcome in last.values() for owner, text in outcome.failures.items()}
