@@ -23,7 +23,7 @@ AS_NOBODY = (
     *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
     *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),
 )
-"""setpriv(1): nobody, who may still read a checkout in root's home, and neither write nor connect anywhere."""
+"""setpriv(1): nobody, who may still read a checkout in the home of root, but neither write nor connect."""
 
 
 @pytest.fixture
