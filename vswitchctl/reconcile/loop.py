@@ -332,10 +332,10 @@ class _Work:
     def unwire(self) -> None:
         """Remove what is no longer declared: ports and bridges, then links and namespaces."""
         self._apply("ports and bridges to remove", self.loop.ovs.apply, self.before.ovs_down)
-        if self.before.ovs_down:
-            # A bridge's own device is there until ovs-vswitchd has taken it down.
-            self.loop.ovs.wait_applied(REMOVAL_WAIT)
         self._apply("links and namespaces to remove", self.loop.netlink.apply, self.before.netlink_down)
+        if self.before.ovs_down:
+            # ovs-vswitchd takes its ports down meanwhile. A bridge's own device is there until it has.
+            self.loop.ovs.wait_applied(REMOVAL_WAIT)
 
     def _apply(self, step: str, apply: _Apply, changes: Sequence[Change]) -> None:
         allowed = self.loop.allowed(changes)
