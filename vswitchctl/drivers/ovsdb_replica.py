@@ -117,6 +117,9 @@ class _Idl(connection.OvsdbIdl):  # type: ignore[misc]
         """Connected, and the replica is complete."""
         return bool(self._session.is_connected() and self.state == self.IDL_S_MONITORING)
 
+    def cooperative_yield(self) -> None:
+        """Nothing: ovsdbapp sleeps here for every row, which only green threads need."""
+
     def run(self) -> bool:
         changed = bool(super().run())
         ready = self.ready

@@ -21,12 +21,12 @@ from vswitchctl.compiler.compile import Compiler
 from vswitchctl.errors import RetryableError, VswitchctlError
 from vswitchctl.model.flow import FlowKey, FlowTable, cookie
 from vswitchctl.model.intent import Intent
-from vswitchctl.model.plan import Change, Failure
+from vswitchctl.model.plan import Change, Failure, Kind
 from vswitchctl.model.state import DesiredState, Facts, ObservedOvs, Owner, PortKey
 from vswitchctl.pipeline.cookies import without_rule
 from vswitchctl.reconcile.backoff import BackOff
 from vswitchctl.reconcile.delta import diff
-from vswitchctl.reconcile.plan import WiringPlan, plan_wiring, stale_ports
+from vswitchctl.reconcile.plan import WiringPlan, plan_wiring, stale_ports, under_ports
 from vswitchctl.reconcile.protocol import IntentStore, Netlink, ObservedFlows, OpenFlow, Ovs
 
 LOG = logging.getLogger(__name__)
@@ -277,20 +277,28 @@ class _Work:
         return plan_wiring(self.desired, self.netlink, self.ovs)
 
     def wire(self) -> None:
-        """Add and change devices, then ports, and let Open vSwitch number them."""
+        """Add and change devices, then ports, and let Open vSwitch number them.
+
+        Bridges come first, for Open vSwitch makes them in its own process while we make links; and links are
+        read back while it opens the ports.
+        """
         plan = self.before
+        self._apply("bridges", self.loop.ovs.apply, [c for c in plan.ovs_up if c.kind is Kind.BRIDGE])
         self._apply("links and namespaces", self.loop.netlink.apply, plan.netlink_up)
-        if plan.netlink_up:
+        if under_ports(plan.netlink_up, self.ovs):
             plan = self._plan()
         stale = stale_ports(self.netlink, self.ovs)
         if stale:
             self._apply("ports to open anew", self.loop.ovs.apply, stale)
             self.loop.ovs.wait_applied(OFPORT_WAIT)
             plan = self._plan()
-        self._apply("bridges and ports", self.loop.ovs.apply, plan.ovs_up)
-        if plan.ovs_up:
+        ports = [change for change in plan.ovs_up if change.kind is Kind.PORT]
+        self._apply("ports", self.loop.ovs.apply, ports)
+        if ports:
+            self.loop.netlink.read()
             wanted = [key for key in self.desired.ovs.ports if key not in self.ovs.ofports]
             self.loop.ovs.wait_ofports(wanted, OFPORT_WAIT)
+        if self.tried:
             self._plan()
 
     def flow(self) -> None:
