@@ -178,6 +178,8 @@ class _Write:
             status = self._finish(transaction)
             if status == transaction.TRY_AGAIN:
                 self._await_change(seqno)
+            elif status == transaction.ERROR and self._idl.change_seqno != seqno:
+                continue  # it may have been refused for what the replica did not show yet
             elif status == transaction.SUCCESS:
                 return Outcome(None, transaction.get_increment_new_value())
             elif status == transaction.UNCHANGED:
