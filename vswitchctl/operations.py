@@ -17,7 +17,8 @@ from typing import Literal
 
 from vswitchctl.errors import NotFound
 from vswitchctl.model.views import OperationState, OperationView
-from vswitchctl.reconcile.loop import Loop, Outcome, Pass, Step
+from vswitchctl.reconcile.loop import Loop, Pass, Step
+from vswitchctl.reconcile.work import Outcome
 
 KEPT = 256
 """Operations remembered; the oldest go first."""

@@ -10,7 +10,8 @@ from vswitchctl.errors import NotFound
 from vswitchctl.model.state import Owner
 from vswitchctl.model.views import OperationState, OperationView
 from vswitchctl.operations import KEPT, Operations
-from vswitchctl.reconcile.loop import Outcome, Pass, Step
+from vswitchctl.reconcile.loop import Pass, Step
+from vswitchctl.reconcile.work import Outcome
 
 BROKEN = {Owner("t", "nodes/a"): "it broke"}
 
