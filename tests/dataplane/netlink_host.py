@@ -121,8 +121,14 @@ class Host:
         return refused + (chosen.apply(plan.netlink_down) if plan.netlink_down else [])
 
     def reconcile(self) -> None:
-        """One pass must do: nothing is refused, and the kernel reads back as declared."""
+        """One pass must do: nothing is refused, and the kernel reads back as declared.
+
+        Where a name has lost its namespace, that may be an `ip netns del` half way, and is waited for.
+        """
         refused = self.try_once()
+        if any("just now" in failure.message for failure in refused):
+            until(lambda: not self.try_once(), "a name without a namespace is taken again")
+            refused = []
         assert not refused, [failure.message for failure in refused]
         left = [f"{change.action} {change.name}: {change.reason}" for change in self.plan()]
         assert not left, left

@@ -199,7 +199,8 @@ class NetlinkDriver:
         for name, place in known.items():
             if there.get(name) != place:
                 self._forget(name)
-                self._going[name] = time.monotonic()
+                if name not in there:
+                    self._going[name] = time.monotonic()
 
     def _part_early(self, changes: Sequence[Change]) -> tuple[Sequence[Change], list[Failure]]:
         """Leave out namespaces whose names somebody is removing just now.
