@@ -81,7 +81,7 @@ _ARP = Template(
         in_port(),
     ],
 )
-# Without a source option it is a duplicate address detection (RFC 4862 section 5.4.2), or has no room for ours.
+# Without a source option it detects duplicates (RFC 4862 section 5.4.2), or has no room for ours.
 _NO_SOURCE = Template(ARP_ND, NOT_FOR_US, {**_SOLICITATION, ND_SLL: 0}, goto=L2_LEARNING)
 _SOLICITED = Template(
     ARP_ND,

@@ -77,7 +77,7 @@ _OUTPUT_TAGGED = Template(
 
 
 def _after_classify(port: SwitchPort) -> Table:
-    """Only endpoints are checked and answered: whoever comes over a link was, on the bridge where it entered."""
+    """Only endpoints are checked and answered; over a link comes what was, on the bridge where it entered."""
     if port.security is not None:
         return PORT_SECURITY
     return ARP_ND if port.endpoint else L2_LEARNING

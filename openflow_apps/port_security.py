@@ -14,7 +14,7 @@ from functools import cache
 from vswitchctl.model.flow import Flow
 from vswitchctl.model.switch import AllowedSource, PortSecurity, Prefix, Switch, SwitchPort
 from vswitchctl.pipeline.cookies import cookie
-from vswitchctl.pipeline.encode import Match, MatchValue, Template, Var
+from vswitchctl.pipeline.encode import Match, Template, Var
 from vswitchctl.pipeline.fields import (
     ARP_SHA,
     ARP_SPA,
@@ -144,7 +144,7 @@ def _way(after: Table) -> _Way:
 _BY_ADDRESS, _BY_MAC = _way(SOURCE_ADDRESS), _way(ARP_ND)
 
 
-def _leading(field: Field, length: int) -> dict[Field, MatchValue]:
+def _leading(field: Field, length: int) -> Match:
     """The first `length` bits of an address."""
     return (
         {field: (Var("address"), field.full >> field.bits - length << field.bits - length)} if length else {}
@@ -153,19 +153,19 @@ def _leading(field: Field, length: int) -> dict[Field, MatchValue]:
 
 @cache
 def _arp(length: int) -> Template:
-    match = {**_SENDER, **_ARP, ARP_SHA: Var("mac"), **_leading(ARP_SPA, length)}
+    match: Match = {**_SENDER, **_ARP, ARP_SHA: Var("mac"), **_leading(ARP_SPA, length)}
     return Template(PORT_SECURITY, CHECKED, match, goto=ARP_ND)
 
 
 @cache
 def _advertisement(length: int) -> Template:
-    match = {**_SENDER, **_NA, ND_TLL: Var("mac"), **_leading(ND_TARGET, length)}
+    match: Match = {**_SENDER, **_NA, ND_TLL: Var("mac"), **_leading(ND_TARGET, length)}
     return Template(PORT_SECURITY, CHECKED, match, goto=SOURCE_ADDRESS)
 
 
 @cache
 def _address(field: Field, ethertype: int, length: int) -> Template:
-    match = {**_SENDER, ETH_TYPE: ethertype, **_leading(field, length)}
+    match: Match = {**_SENDER, ETH_TYPE: ethertype, **_leading(field, length)}
     return Template(SOURCE_ADDRESS, KNOWN, match, goto=ARP_ND)
 
 

@@ -39,7 +39,7 @@ def port_security(topology: Topology, end: str) -> PortSecurity | None:
 
 
 def _sources(interface: Interface, own_mac: int) -> Mapping[int, list[AnyNetwork] | None]:
-    """MAC -> addresses that go with it, None for any: an interface without addresses has its MAC checked alone."""
+    """MAC -> addresses that go with it; None for any, as where an interface declares none."""
     own = [ip_network(ip_interface(text).ip) for text in interface.ip] or None
     sources: dict[int, list[AnyNetwork] | None] = {own_mac: own}
     for pair in interface.allowed:
@@ -79,7 +79,7 @@ def networks_with_strangers(topology: Topology) -> frozenset[str]:
 
 
 def own_addresses(topology: Topology) -> dict[str, tuple[tuple[int, int], ...]]:
-    """End -> (version, address) of what it alone may use: an address that another is allowed, too, may move."""
+    """End -> (version, address) of what it alone may use: what another is allowed, too, may move."""
     shared: dict[str, list[tuple[str, AnyNetwork]]] = defaultdict(list)
     for end, interface in topology.endpoints().items():
         shared[interface.network] += [(end, ip_network(pair.ip)) for pair in interface.allowed if pair.ip]

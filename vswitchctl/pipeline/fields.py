@@ -12,7 +12,7 @@ from dataclasses import dataclass
 OXM = 0x8000
 """OFPXMC_OPENFLOW_BASIC."""
 
-OF, NXM, ERIC = 0x0000, 0x0001, 0x0100
+OF, NXM, ERIC = 0x0000, 0x0001, 0x1000
 """NXM_OF and NXM_NX: the Nicira extensions. ERICOXM_OF: fields of neighbour discovery, ovs-fields(7)."""
 
 HAS_MASK = 0x100

@@ -95,7 +95,7 @@ def _booleans(data: MarkedDict, place: Place) -> list[Finding]:
             walk += [
                 ((*path, number), item) for number, item in enumerate(value) if not isinstance(item, str)
             ]
-        elif isinstance(value, bool) and not _is_boolean(path):
+        elif isinstance(value, bool) and not _may_be_boolean(path):
             at = place_of(data, path, place)
             word = str(value).lower()
             message, remedy = (
@@ -106,10 +106,11 @@ def _booleans(data: MarkedDict, place: Place) -> list[Finding]:
     return findings
 
 
-def _is_boolean(path: Path) -> bool:
+def _may_be_boolean(path: Path) -> bool:
+    """A key of an interface that is one, or that is unknown, which is told another way."""
     match path:
         case ("nodes", _, "interfaces", _, str(key)):
-            return key in BOOLEANS
+            return key in BOOLEANS or key not in Interface.model_fields
     return False
 
 
@@ -134,9 +135,9 @@ def _document_path(details: ErrorDetails, data: Any) -> Path:
 
 
 def _finding(details: ErrorDetails, data: MarkedDict, place: Place) -> list[Finding]:
-    if isinstance(details["input"], bool):
-        return []
     path = _document_path(details, data)
+    if isinstance(details["input"], bool) and not _may_be_boolean(path):
+        return []
     message, remedy, inner = in_words(details)
     at = place_of(data, (*path, *inner), place)
     return [Finding("error", at.file, at.line, path_text((*path, *inner)), message, remedy)]

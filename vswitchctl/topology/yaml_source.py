@@ -197,7 +197,7 @@ class _Composer:
     def _key_text(self, event: yaml.ScalarEvent) -> Any:
         if event.implicit[0] and event.tag is None and event.value == "<<":
             return event.value
-        value = self._resolve(event)
+        value = self._resolve(event, otherwise="")
         if value is None:
             self._error("a key is empty", "give it a name")
             return _DROPPED
@@ -208,8 +208,11 @@ class _Composer:
             self._error(f"key {event.value} is a number", f'put it in quotes: "{event.value}"')
         return value if isinstance(value, str) else event.value
 
-    def _resolve(self, event: yaml.ScalarEvent) -> Any:
-        """The value of a scalar: a text, an int, a float, a boolean or None; never anything else."""
+    def _resolve(self, event: yaml.ScalarEvent, otherwise: str = ", or write true or false") -> Any:
+        """The value of a scalar: a text, an int, a float, a boolean or None; never anything else.
+
+        otherwise: what to say beside the quotes where a boolean could be meant.
+        """
         text = event.value
         self._tag(event.tag, ("str", "int", "float", "null"))
         quoted = event.tag is None and not event.implicit[0]
@@ -219,7 +222,8 @@ class _Composer:
             return _SAID_ALIKE[text]
         found = trap(text)
         if found:
-            self._error(*found)
+            message, remedy = found
+            self._error(message, remedy + (otherwise if _BOOLEAN.fullmatch(text) else ""))
             return text
         return _plain(text)
 
