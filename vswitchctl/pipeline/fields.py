@@ -151,12 +151,12 @@ ICMP_TYPE = _field("icmp_type", OXM, 19, 1, maskable=False, nxm=(OF, 13), prereq
 ICMP_CODE = _field("icmp_code", OXM, 20, 1, maskable=False, nxm=(OF, 14), prereq=_ICMP)
 ICMPV6_TYPE = _field("icmpv6_type", OXM, 29, 1, maskable=False, nxm=(NXM, 21), prereq=_ICMPV6)
 ICMPV6_CODE = _field("icmpv6_code", OXM, 30, 1, maskable=False, nxm=(NXM, 22), prereq=_ICMPV6)
-ND_TARGET = _field("nd_target", OXM, 31, 16, nxm=(NXM, 23), prereq=_ND)
-ND_SLL = _field("nd_sll", OXM, 32, 6, nxm=(NXM, 24), prereq=_NS)
 ND_RESERVED = _field("nd_reserved", ERIC, 1, 4, maskable=False, prereq=_ND)
 """The 32 bits before the target: of an advertisement the flags R, S and O, RFC 4861 section 4.4."""
+ND_TARGET = _field("nd_target", OXM, 31, 16, nxm=(NXM, 23), prereq=_ND)
 ND_OPTIONS_TYPE = _field("nd_options_type", ERIC, 2, 1, maskable=False, prereq=_ND)
 """Type of the first option, RFC 4861 section 4.6.1: 1 names the source's MAC, 2 the target's."""
+ND_SLL = _field("nd_sll", OXM, 32, 6, nxm=(NXM, 24), prereq=_NS)
 ND_TLL = _field("nd_tll", OXM, 33, 6, nxm=(NXM, 25), prereq=_NA)
 ARP_OP = _field("arp_op", OXM, 21, 2, maskable=False, nxm=(OF, 15), prereq=_ARP)
 ARP_SPA = _field("arp_spa", OXM, 22, 4, nxm=(OF, 16), prereq=_ARP)
