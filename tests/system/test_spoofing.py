@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
+import shlex
 import socket
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -12,7 +15,7 @@ import pytest
 
 from tests import frames
 from tests.frames import BROADCAST, EXPERIMENT, SOURCE_OPTION, TARGET_OPTION, Host, neighbour
-from tests.system.conftest import Stack, run, until
+from tests.system.conftest import ROOT, TOPOLOGIES, Stack, run, until
 from vswitchctl.drivers.probe import probe
 from vswitchctl.topology.load import load_text
 from vswitchctl.topology.reachability import difference, expected_pairs
@@ -374,3 +377,17 @@ def test_everybody_still_reaches_everybody(edge: Stack) -> None:
     topology = load_text(EDGE, "yaml").require()
     found = difference(probe(topology), expected_pairs(topology))
     assert not found, found
+
+
+def test_what_the_readme_shows(stack: Stack) -> None:
+    stack.apply(TOPOLOGIES / "two-tenants.yaml")
+    lines = re.findall(
+        r"^ip netns exec red-web1 .*10\.1\.0\.(?:66|12).*$", (ROOT / "README.md").read_text(), re.M
+    )
+    assert len(lines) == 4
+    codes = [subprocess.run(shlex.split(line), capture_output=True, check=False).returncode for line in lines]
+    assert codes == [0, 1, 0, 0]
+    lies = stack.ofctl("dump-flows", "br-a", "table=10,arp")
+    (dropped,) = [line for line in lies.splitlines() if "priority=105" in line]
+    assert " n_packets=0," not in dropped
+    run("ip", "netns", "exec", "red-web1", "ping", "-c", "1", "-W", "5", "10.2.0.15")

@@ -1,16 +1,48 @@
-"""What declared endpoints may send, and which addresses are theirs alone. Pure."""
+"""What declared endpoints may send, and which addresses are theirs alone. Pure.
+
+Addresses are integers from the start: `ipaddress` would take most of the time of a compile.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_interface, ip_network
+from socket import AF_INET, AF_INET6, inet_pton
+from typing import NamedTuple
 
 from vswitchctl.model.state import Owner
 from vswitchctl.model.switch import AllowedSource, PortSecurity, Prefix
 from vswitchctl.model.topology import Interface, Topology
 
-AnyNetwork = IPv4Network | IPv6Network
+
+class Range(NamedTuple):
+    """The addresses that begin as `address` does. version: 4 or 6. length: bits that count."""
+
+    version: int
+    address: int
+    length: int
+
+    def covers(self, other: Range) -> bool:
+        """Whether every address of the other is in this one."""
+        if self.version != other.version or self.length > other.length:
+            return False
+        return not (self.address ^ other.address) >> _BITS[self.version] - self.length
+
+
+_BITS = {4: 32, 6: 128}
+
+
+def _range(text: str) -> Range:
+    """Of a subnet as the model has it, '10.1.0.0/24'."""
+    address, _, length = text.partition("/")
+    version, family = (6, AF_INET6) if ":" in text else (4, AF_INET)
+    number = int.from_bytes(inet_pton(family, address.partition("%")[0]), "big")
+    return Range(version, number, int(length or _BITS[version]))
+
+
+def _host(text: str) -> Range:
+    """Of the one address of '10.1.0.11/24'."""
+    return _range(text.partition("/")[0])
 
 
 def mac_number(text: str) -> int:
@@ -18,10 +50,10 @@ def mac_number(text: str) -> int:
     return int(text.replace(":", ""), 16)
 
 
-def link_local(mac: int) -> IPv6Network:
+def link_local(mac: int) -> Range:
     """The link-local address that a host makes of its MAC: RFC 4291, 2.5.6 and appendix A (EUI-64)."""
     identifier = (mac >> 24 << 40 | 0xFFFE << 24 | mac & 0xFFFFFF) ^ 1 << 57
-    return IPv6Network((0xFE80 << 112 | identifier, 128))
+    return Range(6, 0xFE80 << 112 | identifier, 128)
 
 
 def port_security(topology: Topology, end: str) -> PortSecurity | None:
@@ -38,28 +70,36 @@ def port_security(topology: Topology, end: str) -> PortSecurity | None:
     )
 
 
-def _sources(interface: Interface, own_mac: int) -> Mapping[int, list[AnyNetwork] | None]:
+def _sources(interface: Interface, own_mac: int) -> Mapping[int, list[Range] | None]:
     """MAC -> addresses that go with it; None for any, as where an interface declares none."""
-    own = [ip_network(ip_interface(text).ip) for text in interface.ip] or None
-    sources: dict[int, list[AnyNetwork] | None] = {own_mac: own}
+    own = [_host(text) for text in interface.ip] or None
+    sources: dict[int, list[Range] | None] = {own_mac: own}
     for pair in interface.allowed:
         mac = own_mac if pair.mac is None else mac_number(pair.mac)
-        more = own if pair.ip is None else [ip_network(pair.ip)]
+        more = own if pair.ip is None else [_range(pair.ip)]
         known = sources.get(mac, [])
         sources[mac] = None if known is None or more is None else [*known, *more]
     return sources
 
 
-def _source(mac: int, addresses: list[AnyNetwork] | None) -> AllowedSource:
-    if addresses is None:
+def _source(mac: int, ranges: list[Range] | None) -> AllowedSource:
+    if ranges is None:
         return AllowedSource(mac, (), (), any_address=True)
-    ipv4 = collapse_addresses(a for a in addresses if isinstance(a, IPv4Network))
-    ipv6 = collapse_addresses([link_local(mac), *(a for a in addresses if isinstance(a, IPv6Network))])
-    return AllowedSource(mac, _prefixes(ipv4), _prefixes(ipv6), any_address=False)
+    apart = _apart([link_local(mac), *ranges])
+    return AllowedSource(mac, _prefixes(apart, 4), _prefixes(apart, 6), any_address=False)
 
 
-def _prefixes(networks: Iterable[AnyNetwork]) -> tuple[Prefix, ...]:
-    return tuple(sorted((int(network.network_address), network.prefixlen) for network in networks))
+def _apart(ranges: Iterable[Range]) -> list[Range]:
+    """Without those that others cover."""
+    kept: list[Range] = []
+    for one in sorted(ranges, key=lambda one: one.length):
+        if not any(other.covers(one) for other in kept):
+            kept.append(one)
+    return kept
+
+
+def _prefixes(ranges: Iterable[Range], version: int) -> tuple[Prefix, ...]:
+    return tuple(sorted((one.address, one.length) for one in ranges if one.version == version))
 
 
 def has_strangers(topology: Topology, end: str) -> bool:
@@ -67,8 +107,9 @@ def has_strangers(topology: Topology, end: str) -> bool:
     interface = topology.interface(end)
     if interface is None:
         return False
-    own = topology.endpoint_mac(end)
-    return not interface.port_security or any(pair.mac not in (None, own) for pair in interface.allowed)
+    if not interface.port_security:
+        return True
+    return any(pair.mac not in (None, topology.endpoint_mac(end)) for pair in interface.allowed)
 
 
 def networks_with_strangers(topology: Topology) -> frozenset[str]:
@@ -80,14 +121,15 @@ def networks_with_strangers(topology: Topology) -> frozenset[str]:
 
 def own_addresses(topology: Topology) -> dict[str, tuple[tuple[int, int], ...]]:
     """End -> (version, address) of what it alone may use: what another is allowed, too, may move."""
-    shared: dict[str, list[tuple[str, AnyNetwork]]] = defaultdict(list)
-    for end, interface in topology.endpoints().items():
-        shared[interface.network] += [(end, ip_network(pair.ip)) for pair in interface.allowed if pair.ip]
+    endpoints = topology.endpoints()
+    shared: dict[str, list[tuple[str, Range]]] = defaultdict(list)
+    for end, interface in endpoints.items():
+        shared[interface.network] += [(end, _range(pair.ip)) for pair in interface.allowed if pair.ip]
     return {
         end: tuple(
-            (address.version, int(address))
-            for address in (ip_interface(text).ip for text in interface.ip)
-            if not any(other != end and address in allowed for other, allowed in shared[interface.network])
+            (own.version, own.address)
+            for own in map(_host, interface.ip)
+            if not any(other != end and allowed.covers(own) for other, allowed in shared[interface.network])
         )
-        for end, interface in topology.endpoints().items()
+        for end, interface in endpoints.items()
     }
