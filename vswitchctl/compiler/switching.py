@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
+from vswitchctl.compiler.endpoints import (
+    has_strangers,
+    mac_number,
+    networks_with_strangers,
+    own_addresses,
+    port_security,
+)
 from vswitchctl.compiler.wiring import Wiring
 from vswitchctl.model.intent import Stored
 from vswitchctl.model.state import Facts, Owner, PortKey
-from vswitchctl.model.switch import KnownMac, Membership, Switch, SwitchNetwork, SwitchPort
+from vswitchctl.model.switch import KnownAddress, KnownMac, Membership, Switch, SwitchNetwork, SwitchPort
 from vswitchctl.model.topology import Bridge, LinuxBridge, Topology, Uplink
 from vswitchctl.topology.graph import Forwarding, forwarding
 
@@ -42,10 +49,13 @@ class _Switches:
     def __init__(self, stored: Stored, wiring: Wiring, facts: Facts) -> None:
         self.topology = stored.topology
         self.tags = stored.tags
+        self.strangers = networks_with_strangers(stored.topology)
+        self.own_addresses = own_addresses(stored.topology)
         self.wiring = wiring
         self.facts = facts
         self.memberships: dict[tuple[str, str], list[Membership]] = defaultdict(list)
         self.macs: dict[str, list[KnownMac]] = defaultdict(list)
+        self.addresses: dict[str, list[KnownAddress]] = defaultdict(list)
         self.networks: dict[str, list[SwitchNetwork]] = defaultdict(list)
         self.numbered: dict[str, list[tuple[str, PortKey, int]]] = defaultdict(list)
         for (bridge, towards), key in wiring.ports.items():
@@ -53,7 +63,7 @@ class _Switches:
                 self.numbered[bridge].append((towards, key, facts.ofports[key]))
 
     def network(self, name: str, paths: Forwarding) -> None:
-        unknown = learns(self.topology, name)
+        unknown = learns(self.topology, name) or name in self.strangers
         bridges = [s for s in sorted(paths.switches) if isinstance(self.topology.nodes[s], Bridge)]
         self._memberships(name, paths, unknown)
         self._macs(name, paths, bridges)
@@ -65,7 +75,13 @@ class _Switches:
 
     def switch(self, name: str) -> Switch:
         ports = (
-            SwitchPort(ofport, self.wiring.ovs.ports[key].owner, tuple(self.memberships[name, towards]))
+            SwitchPort(
+                ofport,
+                self.wiring.ovs.ports[key].owner,
+                tuple(self.memberships[name, towards]),
+                endpoint=self.topology.interface(towards) is not None,
+                security=port_security(self.topology, towards),
+            )
             for towards, key, ofport in self.numbered[name]
         )
         return Switch(
@@ -74,6 +90,7 @@ class _Switches:
             ports=tuple(sorted(ports, key=lambda port: port.ofport)),
             macs=tuple(sorted(self.macs[name], key=lambda known: (known.tag, known.mac))),
             networks=tuple(sorted(self.networks[name], key=lambda network: network.tag)),
+            addresses=tuple(sorted(self.addresses[name], key=lambda k: (k.tag, k.version, k.address))),
         )
 
     def _owner(self, entity: str) -> Owner:
@@ -89,7 +106,7 @@ class _Switches:
             if isinstance(self.topology.nodes[switch], Bridge):
                 node = self.topology.nodes.get(end)
                 vid = node.trunk.get(network) if isinstance(node, Uplink) else None
-                learn = isinstance(node, Uplink)
+                learn = isinstance(node, Uplink) or has_strangers(self.topology, end)
                 self.memberships[switch, end].append(Membership(tag, vid, flood=True, learn=learn))
         for a, b in sorted(paths.carried):
             flood = (a, b) in paths.tree
@@ -101,21 +118,24 @@ class _Switches:
     def _macs(self, network: str, paths: Forwarding, bridges: Iterable[str]) -> None:
         tag = self.tags[network]
         known = [
-            (
-                int(self.topology.endpoint_mac(end).replace(":", ""), 16),
-                end,
-                switch,
-                self._owner(f"interfaces/{end}"),
-            )
+            (mac_number(self.topology.endpoint_mac(end)), end, switch, self._owner(f"interfaces/{end}"))
             for end, switch in paths.attached.items()
             if self.topology.interface(end) is not None
         ]
+        asking = {switch for _, _, switch, _ in known}
         for bridge in bridges:
             for mac, end, switch, owner in known:
                 towards = end if switch == bridge else paths.next_hop.get((bridge, switch))
                 ofport = None if towards is None else self._ofport(bridge, towards)
-                if ofport is not None:
-                    self.macs[bridge].append(KnownMac(tag, mac, ofport, owner))
+                if ofport is None:
+                    continue
+                self.macs[bridge].append(KnownMac(tag, mac, ofport, owner))
+                if bridge in asking:
+                    here = ofport if switch == bridge else None
+                    self.addresses[bridge] += [
+                        KnownAddress(tag, version, address, mac, here, owner)
+                        for version, address in self.own_addresses[end]
+                    ]
 
     def _flood(self, network: str, bridge: str, paths: Forwarding) -> tuple[int, ...]:
         ends = [end for end, switch in paths.attached.items() if switch == bridge]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from vswitchctl.model.topology import (
+    AllowedPair,
     Bridge,
     Entity,
     Expect,
@@ -46,6 +47,8 @@ LIST = Codec(
 )
 """OVSDB has sets but no lists (RFC 7047 section 3.1), so a list is a map from the index."""
 MAP = Codec(dict, dict)
+UNLESS_FALSE = Codec(lambda value: [] if value else [False], lambda column: column[0] if column else True)
+"""True where nothing stands: so it is in rows written before the column was there."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,11 +113,28 @@ LINUX_BRIDGE = Table(
     entity="nodes/{name}",
     constant={"kind": "linux-bridge"},
 )
+ALLOWED_PAIR = Table(
+    "Allowed_Pair",
+    AllowedPair,
+    {"mac": OPTIONAL, "ip": OPTIONAL, **_ABOUT},
+    stored=("position",),
+    identity="",
+)
 INTERFACE = Table(
     "Interface",
     Interface,
-    {"network": PLAIN, "ip": LIST, "mac": OPTIONAL, "mtu": OPTIONAL, **_ABOUT},
+    {
+        "network": PLAIN,
+        "ip": LIST,
+        "mac": OPTIONAL,
+        "mtu": OPTIONAL,
+        "port_security": UNLESS_FALSE,
+        "dhcp_server": PLAIN,
+        "router": PLAIN,
+        **_ABOUT,
+    },
     entity="interfaces/{parent}:{name}",
+    holds=(Held("allowed", "ordered", ALLOWED_PAIR, "allowed"),),
 )
 ROUTE = Table("Route", Route, {"to": PLAIN, "via": PLAIN, **_ABOUT}, stored=("position",), identity="to")
 NAMESPACE = Table(

@@ -45,6 +45,11 @@ _KEYS: Final[dict[tuple[str, str], dict[str, Any]]] = {
         "examples": ["10.1.0.11/24", ["10.1.0.11/24", "fd00:1::11/64"]],
     },
     ("Interface", "mac"): _MAC,
+    ("AllowedPair", "mac"): _MAC,
+    ("AllowedPair", "ip"): {
+        "anyOf": [_ADDRESS, _PREFIXED],
+        "examples": ["10.1.0.100", "10.1.0.0/28"],
+    },
     ("Route", "to"): {"anyOf": [{"const": "default"}, _PREFIXED], "examples": ["default", "10.2.0.0/24"]},
     ("Route", "via"): {**_ADDRESS, "examples": ["10.1.0.1"]},
     ("Qos", "max_rate"): _RATE,

@@ -11,12 +11,16 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from vswitchctl.model.topology import Topology
+from vswitchctl.model.topology import Interface, Topology
 from vswitchctl.topology.document import Finding
 from vswitchctl.topology.nearest import nearest
 from vswitchctl.topology.shape_words import in_words, kind_of
 from vswitchctl.topology.source import MarkedDict, MarkedList, Path, Place, path_text, place_of
 
+BOOLEANS: Final = frozenset(
+    name for name, field in Interface.model_fields.items() if field.annotation is bool
+)
+"""Keys of an interface that are true or false."""
 NAMED_SECTIONS: Final = ("tenants", "networks", "nodes", "qos")
 _PLACEHOLDER = "unnamed"
 _ROUNDS = 4
@@ -80,7 +84,7 @@ def _without_nulls(data: MarkedDict) -> MarkedDict:
 
 
 def _booleans(data: MarkedDict, place: Place) -> list[Finding]:
-    """pydantic takes true for 1 where a number is meant; no key of a topology is a boolean."""
+    """pydantic takes true for 1 where a number is meant; only some keys of an interface are booleans."""
     findings: list[Finding] = []
     walk: list[tuple[Path, Any]] = [((), data)]
     while walk:
@@ -91,7 +95,7 @@ def _booleans(data: MarkedDict, place: Place) -> list[Finding]:
             walk += [
                 ((*path, number), item) for number, item in enumerate(value) if not isinstance(item, str)
             ]
-        elif isinstance(value, bool):
+        elif isinstance(value, bool) and not _may_be_boolean(path):
             at = place_of(data, path, place)
             word = str(value).lower()
             message, remedy = (
@@ -100,6 +104,14 @@ def _booleans(data: MarkedDict, place: Place) -> list[Finding]:
             )
             findings.append(Finding("error", at.file, at.line, path_text(path), message, remedy))
     return findings
+
+
+def _may_be_boolean(path: Path) -> bool:
+    """A key of an interface that is one, or that is unknown, which is told another way."""
+    match path:
+        case ("nodes", _, "interfaces", _, str(key)):
+            return key in BOOLEANS or key not in Interface.model_fields
+    return False
 
 
 def _document_path(details: ErrorDetails, data: Any) -> Path:
@@ -123,9 +135,9 @@ def _document_path(details: ErrorDetails, data: Any) -> Path:
 
 
 def _finding(details: ErrorDetails, data: MarkedDict, place: Place) -> list[Finding]:
-    if isinstance(details["input"], bool):
-        return []
     path = _document_path(details, data)
+    if isinstance(details["input"], bool) and not _may_be_boolean(path):
+        return []
     message, remedy, inner = in_words(details)
     at = place_of(data, (*path, *inner), place)
     return [Finding("error", at.file, at.line, path_text((*path, *inner)), message, remedy)]

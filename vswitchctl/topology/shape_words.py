@@ -14,6 +14,7 @@ from vswitchctl.model.topology import (
     MTU_MIN,
     VLAN_MAX,
     VLAN_MIN,
+    AllowedPair,
     Bridge,
     Expect,
     Interface,
@@ -80,6 +81,8 @@ def _keys(loc: tuple[str | int, ...]) -> tuple[str, ...]:
             model = Network
         case ("nodes", _, _, "interfaces", _):
             model = Interface
+        case ("nodes", _, _, "interfaces", _, "allowed", _):
+            model = AllowedPair
         case ("nodes", _, _, "routes", _):
             model = Route
         case ("nodes", _, str(kind)):
@@ -155,6 +158,12 @@ def _not_integer(details: ErrorDetails) -> Words:
     return f"a whole number is meant, this is {text}", _range(details["loc"]), ()
 
 
+def _not_boolean(details: ErrorDetails) -> Words:
+    value = details["input"]
+    text = shown(value) if isinstance(value, str | int | float) else kind_of(value)
+    return f"true or false is meant, this is {text}", "write true or false, without quotes", ()
+
+
 def _range(loc: tuple[str | int, ...]) -> str:
     return next((_RANGES[step] for step in reversed(loc) if isinstance(step, str) and step in _RANGES), "")
 
@@ -222,6 +231,8 @@ def _corrected(value: Any, loc: tuple[str | int, ...]) -> str:
     try:
         if "subnets" in loc or loc[-1] == "to":
             return f"write {ipaddress.ip_network(value, strict=False)}"
+        if "allowed" in loc:
+            return f"write {ipaddress.ip_network(value, strict=False)} or {ipaddress.ip_interface(value).ip}"
         if "ip" in loc:
             length = 64 if ":" in value else 24
             return f"write {ipaddress.ip_address(value)}/{length}, with the prefix length of your subnet"
@@ -240,6 +251,7 @@ _SPEAKERS: Final[Mapping[str, Callable[[ErrorDetails], Words]]] = {
     "string_too_long": _too_long,
     "too_long": _too_long,
     "string_too_short": _empty,
+    "bool_type": _not_boolean,
     "int_type": _not_integer,
     "int_parsing": _not_integer,
     "int_parsing_size": _not_integer,
