@@ -11,10 +11,19 @@ from itertools import product
 
 from vswitchctl.model.flow import Flow
 from vswitchctl.model.switch import Switch, SwitchNetwork, SwitchPort
-from vswitchctl.pipeline.actions import Action, load, output, pop_vlan, push_vlan, resubmit, set_vlan
+from vswitchctl.pipeline.actions import (
+    VID_PRESENT,
+    Action,
+    load,
+    output,
+    pop_vlan,
+    push_vlan,
+    resubmit,
+    set_vlan,
+)
 from vswitchctl.pipeline.cookies import cookie
 from vswitchctl.pipeline.encode import Match, Template, Var, flow
-from vswitchctl.pipeline.fields import ETH_DST, IN_PORT, VLAN_VID
+from vswitchctl.pipeline.fields import ETH_DST, GROUP_BIT, IN_PORT, VLAN_VID
 from vswitchctl.pipeline.registers import LEARN, NETWORK, NO_FLOOD, OUT_PORT
 from vswitchctl.pipeline.tables import (
     ARP_ND,
@@ -27,12 +36,6 @@ from vswitchctl.pipeline.tables import (
     PORT_SECURITY,
     Table,
 )
-
-VID_PRESENT = 0x1000
-"""OFPVID_PRESENT, OpenFlow 1.4.1 section 7.2.3.8: the bit of OXM_OF_VLAN_VID that says a tag is there."""
-
-GROUP_BIT = 0x010000000000
-"""IEEE 802.3: the least significant bit of the first octet marks broadcast and multicast."""
 
 KNOWN, FLOODED, UNKNOWN, DEFAULT = 100, 90, 10, 0
 """Priorities: what was declared, what goes to all, what was not declared, everything else."""
