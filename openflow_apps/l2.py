@@ -5,7 +5,7 @@ Tables classify, l2_lookup, flood and output. A frame that no flow names is drop
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -22,9 +22,9 @@ from vswitchctl.pipeline.actions import (
     set_vlan,
 )
 from vswitchctl.pipeline.cookies import cookie
-from vswitchctl.pipeline.encode import Match, Template, Var, flow
-from vswitchctl.pipeline.fields import ETH_DST, GROUP_BIT, IN_PORT, VLAN_VID
-from vswitchctl.pipeline.registers import LEARN, NETWORK, NO_FLOOD, OUT_PORT
+from vswitchctl.pipeline.encode import MatchValue, Template, Var, flow
+from vswitchctl.pipeline.fields import ETH_DST, GROUP_BIT, IN_PORT, VLAN_VID, Field
+from vswitchctl.pipeline.registers import FLOOD_PART, LEARN, NETWORK, NO_FLOOD, OUT_PORT, Bits
 from vswitchctl.pipeline.tables import (
     ARP_ND,
     CLASSIFY,
@@ -38,7 +38,13 @@ from vswitchctl.pipeline.tables import (
 )
 
 KNOWN, FLOODED, UNKNOWN, DEFAULT = 100, 90, 10, 0
-"""Priorities: what was declared, what goes to all, what was not declared, everything else."""
+"""Priorities: what was declared, what goes to all, what was not declared, everything else.
+
+FLOODED + 1 is a further part of a flood."""
+
+FLOOD_PORTS = 1000
+"""Ports in one flow of a flood: 40 bytes each, and a flow has 64 kB (ofp_header.length). Open vSwitch ends a
+packet's way after 4,096 resubmits (ofproto-dpif-xlate.c), so no more than that can be flooded to."""
 
 
 def _classify(tagged: bool, learn: bool, flood: bool, goto: Table) -> Template:
@@ -105,10 +111,19 @@ def _network(network: SwitchNetwork) -> Iterator[Flow]:
     mark = cookie(network.owner)
     if network.learns:
         yield _LOOKUP_UNKNOWN(mark, network=network.tag)
-    if network.flood:
-        each = [action for port in network.flood for action in (load(OUT_PORT, port), resubmit(OUTPUT))]
-        match: Match = {NETWORK: network.tag, OUT_PORT: 0, NO_FLOOD: 0}
-        yield flow(FLOOD, FLOODED, match, each, cookie=mark)
+    for part, start in enumerate(range(0, len(network.flood), FLOOD_PORTS)):
+        yield _flood(network, part, network.flood[start : start + FLOOD_PORTS])
+
+
+def _flood(network: SwitchNetwork, part: int, ports: Sequence[int]) -> Flow:
+    """A copy for each port, then on to the next part where there is one."""
+    actions = [action for port in ports for action in (load(OUT_PORT, port), resubmit(OUTPUT))]
+    if part < (len(network.flood) - 1) // FLOOD_PORTS:
+        actions += [load(OUT_PORT, 0), load(FLOOD_PART, part + 1), resubmit(FLOOD)]
+    match: dict[Field | Bits, MatchValue] = {NETWORK: network.tag, OUT_PORT: 0, NO_FLOOD: 0}
+    if part:
+        match[FLOOD_PART] = part
+    return flow(FLOOD, FLOODED + bool(part), match, actions, cookie=cookie(network.owner))
 
 
 @dataclass(frozen=True)

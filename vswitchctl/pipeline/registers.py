@@ -37,4 +37,7 @@ LEARN = Bits(REG[2], 0, 1, "learn")
 NO_FLOOD = Bits(REG[2], 1, 1, "no_flood")
 """1: came over a link outside the network's broadcast tree, so it must never be flooded."""
 
-REGISTERS: dict[str, Bits] = {bits.name: bits for bits in (NETWORK, OUT_PORT, LEARN, NO_FLOOD)}
+FLOOD_PART = Bits(REG[2], 8, 8, "flood_part")
+"""How many parts of a flood are done, where its ports do not fit one flow."""
+
+REGISTERS: dict[str, Bits] = {bits.name: bits for bits in (NETWORK, OUT_PORT, LEARN, NO_FLOOD, FLOOD_PART)}

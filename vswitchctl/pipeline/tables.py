@@ -89,9 +89,9 @@ L2_LEARNED = Table(
 FLOOD = Table(
     82,
     "flood",
-    matches=frozenset({"network", "out_port", "no_flood"}),
-    sets=frozenset({"out_port"}),
-    next=frozenset({"output"}),
+    matches=frozenset({"network", "out_port", "no_flood", "flood_part"}),
+    sets=frozenset({"out_port", "flood_part"}),
+    next=frozenset({"flood", "output"}),
     purpose="with no port chosen, a copy for each port of the network's broadcast tree",
 )
 OUTPUT = Table(
