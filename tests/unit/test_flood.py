@@ -27,9 +27,7 @@ def bridge(ports: int) -> view.Switch:
     )
 
 
-@pytest.mark.parametrize(
-    "ports", [1, 2, FLOOD_PORTS, FLOOD_PORTS + 1, 2 * FLOOD_PORTS, 2500]
-)
+@pytest.mark.parametrize("ports", [1, 2, FLOOD_PORTS, FLOOD_PORTS + 1, 2 * FLOOD_PORTS, 2500])
 def test_every_port_but_the_sender_gets_one_copy(ports: int) -> None:
     switch = bridge(ports)
     tables = Switch(dict([*L2.compile(switch), *LEARNING.compile(switch)]))
