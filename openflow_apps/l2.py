@@ -16,7 +16,7 @@ from vswitchctl.pipeline.cookies import cookie
 from vswitchctl.pipeline.encode import Match, Template, Var, flow
 from vswitchctl.pipeline.fields import ETH_DST, IN_PORT, VLAN_VID
 from vswitchctl.pipeline.registers import LEARN, NETWORK, NO_FLOOD, OUT_PORT
-from vswitchctl.pipeline.tables import CLASSIFY, FLOOD, L2_LEARNED, L2_LEARNING, L2_LOOKUP, OUTPUT, Table
+from vswitchctl.pipeline.tables import CLASSIFY, CT_FROM, CT_TO, FLOOD, L2_LEARNED, L2_LOOKUP, OUTPUT, Table
 
 VID_PRESENT = 0x1000
 """OFPVID_PRESENT, OpenFlow 1.4.1 section 7.2.3.8: the bit of OXM_OF_VLAN_VID that says a tag is there."""
@@ -35,7 +35,7 @@ def _classify(tagged: bool, learn: bool, flood: bool) -> Template:
         actions.append(load(LEARN, 1))
     if not flood:
         actions.append(load(NO_FLOOD, 1))
-    return Template(CLASSIFY, KNOWN, {IN_PORT: Var("port"), VLAN_VID: Var("vid")}, actions, goto=L2_LEARNING)
+    return Template(CLASSIFY, KNOWN, {IN_PORT: Var("port"), VLAN_VID: Var("vid")}, actions, goto=CT_FROM)
 
 
 _CLASSIFY = {shape: _classify(*shape) for shape in product((False, True), repeat=3)}
@@ -45,11 +45,11 @@ _LOOKUP = Template(
     KNOWN,
     {NETWORK: Var("network"), ETH_DST: Var("mac")},
     [load(OUT_PORT, Var("port"))],
-    goto=OUTPUT,
+    goto=CT_TO,
 )
 _LOOKUP_GROUP = Template(L2_LOOKUP, FLOODED, {ETH_DST: (GROUP_BIT, GROUP_BIT)}, goto=FLOOD)
 _LOOKUP_UNKNOWN = Template(L2_LOOKUP, UNKNOWN, {NETWORK: Var("network")}, [resubmit(L2_LEARNED)], goto=FLOOD)
-_FLOOD_FOUND = Template(FLOOD, DEFAULT, {}, goto=OUTPUT)
+_FLOOD_FOUND = Template(FLOOD, DEFAULT, {}, goto=CT_TO)
 
 _OUTPUT_UNTAGGED = Template(
     OUTPUT, KNOWN, {NETWORK: Var("network"), OUT_PORT: Var("port")}, [output(Var("port"))]
@@ -80,7 +80,7 @@ def _network(network: SwitchNetwork) -> Iterator[Flow]:
     if network.learns:
         yield _LOOKUP_UNKNOWN(mark, network=network.tag)
     if network.flood:
-        each = [action for port in network.flood for action in (load(OUT_PORT, port), resubmit(OUTPUT))]
+        each = [action for port in network.flood for action in (load(OUT_PORT, port), resubmit(CT_TO))]
         match: Match = {NETWORK: network.tag, OUT_PORT: 0, NO_FLOOD: 0}
         yield flow(FLOOD, FLOODED, match, each, cookie=mark)
 

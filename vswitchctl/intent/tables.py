@@ -10,10 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
+from vswitchctl.model.policy import Rule
 from vswitchctl.model.topology import (
     Bridge,
-    Entity,
     Expect,
+    Group,
     Interface,
     Link,
     LinuxBridge,
@@ -46,6 +49,10 @@ LIST = Codec(
 )
 """OVSDB has sets but no lists (RFC 7047 section 3.1), so a list is a map from the index."""
 MAP = Codec(dict, dict)
+TEXT = Codec(str, lambda column: column)
+TEXTS = Codec(lambda value: dict(enumerate(map(str, value))), LIST.decode)
+"""A number or a text, which the model tells apart."""
+PEER = Codec(lambda value: dict(value.named), dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,11 +67,11 @@ class Table:
     entity: the entity's path, made of {name} and {parent}.
     named_by: gives the name where the model keeps none.
     constant: attributes that the table itself implies.
-    bare: the column whose value stands in the model in place of an object.
+    bare: the column, or held attribute, whose value stands in the model in place of an object.
     """
 
     name: str
-    model: type[Entity] | None
+    model: type[BaseModel] | None
     columns: Mapping[str, Codec]
     stored: tuple[str, ...] = ("name", "position", "source")
     identity: str = "name"
@@ -113,7 +120,8 @@ LINUX_BRIDGE = Table(
 INTERFACE = Table(
     "Interface",
     Interface,
-    {"network": PLAIN, "ip": LIST, "mac": OPTIONAL, "mtu": OPTIONAL, **_ABOUT},
+    {"network": PLAIN, "ip": LIST, "mac": OPTIONAL, "mtu": OPTIONAL, "acls": LIST, **_ABOUT},
+    stored=("name", "position", "source", "zone"),
     entity="interfaces/{parent}:{name}",
 )
 ROUTE = Table("Route", Route, {"to": PLAIN, "via": PLAIN, **_ABOUT}, stored=("position",), identity="to")
@@ -144,6 +152,27 @@ LINK = Table(
 )
 QOS = Table(
     "QoS", Qos, {"max_rate": OPTIONAL, "burst": OPTIONAL, "min_rate": OPTIONAL, **_ABOUT}, entity="qos/{name}"
+)
+GROUP = Table("Group", Group, {"members": LIST, "addresses": LIST, **_ABOUT}, entity="groups/{name}")
+ACL_RULE = Table(
+    "ACL_Rule",
+    Rule,
+    {
+        "direction": PLAIN,
+        "action": PLAIN,
+        "protocol": TEXT,
+        "ports": TEXTS,
+        "icmp_type": OPTIONAL,
+        "from": PEER,
+        "to": PEER,
+        "stateful": PLAIN,
+        **_ABOUT,
+    },
+    stored=("position",),
+    identity="",
+)
+ACL = Table(
+    "ACL", None, {}, entity="acls/{name}", bare="rules", holds=(Held("rules", "ordered", ACL_RULE, "rules"),)
 )
 EXPECT_GROUP = Table(
     "Expect_Group", None, {"members": LIST}, stored=("position",), identity="", bare="members"
@@ -176,6 +205,8 @@ TOPOLOGY = Table(
         Held("nodes", "named", UPLINK, "uplinks"),
         Held("links", "ordered", LINK, "links"),
         Held("qos", "named", QOS, "qos"),
+        Held("groups", "named", GROUP, "groups"),
+        Held("acls", "named", ACL, "acls"),
         Held("expect", "single", EXPECT, "expect"),
     ),
 )

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from vswitchctl.model.policy import Cidr, Rule
+
 IFNAME_MAX = 15
 """IFNAMSIZ - 1, linux/if.h: the longest device name."""
 
@@ -139,6 +141,7 @@ class Interface(Entity):
     ip: Annotated[tuple[InterfaceAddress, ...], BeforeValidator(_one_or_many)] = ()
     mac: Mac | None = Field(None, description="derived from the topology, node and interface where absent")
     mtu: Mtu | None = Field(None, description="the network's where absent")
+    acls: Annotated[tuple[Name, ...], BeforeValidator(_one_or_many)] = ()
 
 
 class Route(Entity):
@@ -199,6 +202,13 @@ class Qos(Entity):
     min_rate: Rate | None = None
 
 
+class Group(Entity):
+    """Endpoints of one tenant, or addresses, that rules name together."""
+
+    members: tuple[EndText, ...] = ()
+    addresses: tuple[Cidr, ...] = ()
+
+
 class Expect(Entity):
     """What the author expects of the result: the proof that `verify` and the tests hold it to."""
 
@@ -216,6 +226,8 @@ class Topology(Entity):
     nodes: dict[Name, Node] = Field(default_factory=dict)
     links: tuple[Link, ...] = ()
     qos: dict[Name, Qos] = Field(default_factory=dict)
+    groups: dict[Name, Group] = Field(default_factory=dict)
+    acls: dict[Name, tuple[Rule, ...]] = Field(default_factory=dict)
     expect: Expect | None = None
 
     def interface(self, end: str) -> Interface | None:
@@ -279,4 +291,5 @@ def entities(topology: Topology) -> tuple[str, ...]:
         *(f"nodes/{name}" for name in topology.nodes),
         *(f"interfaces/{end}" for end in topology.endpoints()),
         *(f"links/{link_name(link)}" for link in topology.links),
+        *(f"acls/{name}" for name in topology.acls),
     )

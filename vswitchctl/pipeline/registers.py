@@ -37,4 +37,15 @@ LEARN = Bits(REG[2], 0, 1, "learn")
 NO_FLOOD = Bits(REG[2], 1, 1, "no_flood")
 """1: came over a link outside the network's broadcast tree, so it must never be flooded."""
 
-REGISTERS: dict[str, Bits] = {bits.name: bits for bits in (NETWORK, OUT_PORT, LEARN, NO_FLOOD)}
+ZONE = Bits(REG[3], 0, 16, "zone")
+"""The conntrack zone of the port that the packet came from, or is about to leave by."""
+
+DENIED = Bits(REG[3], 16, 1, "denied")
+"""1: a rule, or the lack of one, denies the packet."""
+
+ACL_SET = Bits(REG[4], 0, 32, "acl_set")
+"""The ACLs of that port, as a number."""
+
+REGISTERS: dict[str, Bits] = {
+    bits.name: bits for bits in (NETWORK, OUT_PORT, LEARN, NO_FLOOD, ZONE, DENIED, ACL_SET)
+}

@@ -17,7 +17,7 @@ from vswitchctl.topology.nearest import nearest
 from vswitchctl.topology.shape_words import in_words, kind_of
 from vswitchctl.topology.source import MarkedDict, MarkedList, Path, Place, path_text, place_of
 
-NAMED_SECTIONS: Final = ("tenants", "networks", "nodes", "qos")
+NAMED_SECTIONS: Final = ("tenants", "networks", "nodes", "qos", "groups", "acls")
 _PLACEHOLDER = "unnamed"
 _ROUNDS = 4
 """Removing a malformed part can bring up what it hid; the third round finds nothing in any case known."""
@@ -80,7 +80,7 @@ def _without_nulls(data: MarkedDict) -> MarkedDict:
 
 
 def _booleans(data: MarkedDict, place: Place) -> list[Finding]:
-    """pydantic takes true for 1 where a number is meant; no key of a topology is a boolean."""
+    """pydantic takes true for 1 where a number is meant; only `stateful` of a rule is a boolean."""
     findings: list[Finding] = []
     walk: list[tuple[Path, Any]] = [((), data)]
     while walk:
@@ -91,7 +91,7 @@ def _booleans(data: MarkedDict, place: Place) -> list[Finding]:
             walk += [
                 ((*path, number), item) for number, item in enumerate(value) if not isinstance(item, str)
             ]
-        elif isinstance(value, bool):
+        elif isinstance(value, bool) and not (path[:1] == ("acls",) and path[3:] == ("stateful",)):
             at = place_of(data, path, place)
             word = str(value).lower()
             message, remedy = (

@@ -9,6 +9,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from vswitchctl.model.policy import Peer, Rule
 from vswitchctl.model.topology import (
     MTU_MAX,
     MTU_MIN,
@@ -16,6 +17,7 @@ from vswitchctl.model.topology import (
     VLAN_MIN,
     Bridge,
     Expect,
+    Group,
     Interface,
     Link,
     LinuxBridge,
@@ -55,6 +57,8 @@ _RANGES: Final = {
     "trunk": f"a VLAN tag is {VLAN_MIN} to {VLAN_MAX}",
     "mtu": f"an MTU is {MTU_MIN} to {MTU_MAX}",
     "cost": "a cost is 1 to 65535",
+    "icmp_type": "an ICMP type is 0 to 255",
+    "protocol": "a protocol is any, tcp, udp, sctp, icmp, icmpv6, or a number from 0 to 255",
 }
 
 
@@ -88,6 +92,12 @@ def _keys(loc: tuple[str | int, ...]) -> tuple[str, ...]:
             model = Link
         case ("qos", _):
             model = Qos
+        case ("groups", _):
+            model = Group
+        case ("acls", _, _):
+            model = Rule
+        case ("acls", _, _, "from" | "to"):
+            model = Peer
         case ("expect",):
             model = Expect
     return tuple(model.model_fields)
@@ -106,6 +116,8 @@ _EXAMPLES: Final = {
     "to": "to: 10.2.0.0/24",
     "via": "via: 10.1.0.1",
     "name": "name: my-network",
+    "direction": "direction: in",
+    "action": "action: allow",
 }
 
 
