@@ -32,8 +32,8 @@ from vswitchctl.pipeline.tables import (
     Table,
 )
 
-NEIGHBOURS, TRACKED, UNTRACKABLE, DEFAULT = 120, 100, 90, 0
-"""Priorities of ct: ARP and ND; IP of a port with ACLs; its other frames, where denied; other ports."""
+BACK, NEIGHBOURS, TRACKED, UNTRACKABLE, DEFAULT = 130, 120, 100, 90, 0
+"""Priorities of ct: back to the sender; ARP and ND; IP of a port with ACLs; its other frames, if denied; others."""
 
 STATELESS, INVALID, ENDED, REPLY, STATEFUL, OPEN = 65000, 32990, 32980, 32970, 32500, 100
 """Priorities of acl: stateless rules, what conntrack says, stateful rules, directions without rules.
@@ -76,6 +76,8 @@ class Stage:
             Template(self.ct, TRACKED, {port: Var("port"), f.ETH_TYPE: ip}, entering) for ip in IPS
         ]
         self._untrackable = Template(self.ct, UNTRACKABLE, {port: Var("port")})
+        # A flood comes by the port it came from, too. There conntrack would take it for one coming in.
+        self._back = Template(CT_TO, BACK, {f.IN_PORT: Var("port"), OUT_PORT: Var("port")})
         self._shared = [
             *self._neighbours(),
             *self._states(),
@@ -131,6 +133,8 @@ class Stage:
         mark = cookie(acl.owner)
         for template in self._tracked:
             yield template(mark, port=port.ofport, zone=acl.zone, set=acl.set)
+        if self.inbound:
+            yield self._back(mark, port=port.ofport)
         if acl.covers_in if self.inbound else acl.covers_out:
             yield self._untrackable(mark, port=port.ofport)
 

@@ -96,7 +96,7 @@ FLOOD = Table(
 CT_TO = Table(
     90,
     "ct_to",
-    matches=_ND_MATCHES | {"out_port"},
+    matches=_ND_MATCHES | {"in_port", "out_port"},
     sets=frozenset({"zone", "acl_set", "ct"}),
     next=frozenset({"acl_to", "output"}),
     purpose="what goes to an interface with ACLs goes through conntrack in its own zone",

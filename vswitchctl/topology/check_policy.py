@@ -10,8 +10,8 @@ from vswitchctl.model.topology import LinuxBridge, Namespace, split_end
 from vswitchctl.topology.source import Path, shown
 from vswitchctl.topology.subject import Issue, Placed, Subject
 
-TRACKED = ("any", "tcp", "udp", "icmp", "icmpv6", 1, 6, 17, 58)
-"""Protocols that conntrack of every datapath follows; the userspace one calls all others invalid."""
+PORTLESS = ("sctp", 132)
+"""SCTP: conntrack of the userspace datapath knows its addresses and not its ports."""
 
 
 def groups(subject: Subject) -> Iterator[Issue]:
@@ -61,10 +61,10 @@ def rules(subject: Subject) -> Iterator[Issue]:
 
 def _rule(subject: Subject, rule: Rule, path: Path) -> Iterator[Issue]:
     where: Path = (*path, "from" if rule.direction == "in" else "to")
-    if rule.stateful and rule.protocol not in TRACKED:
+    if rule.stateful and rule.protocol in PORTLESS:
         yield Issue(
             (*path, "protocol"),
-            f"conntrack of the userspace datapath does not follow protocol {rule.protocol}",
+            "conntrack of the userspace datapath does not tell the ports of SCTP apart",
             "add 'stateful: false', and a rule for each direction",
         )
     for kind, name in rule.peer.named.items():
