@@ -33,7 +33,7 @@ from vswitchctl.pipeline.tables import (
 )
 
 BACK, NEIGHBOURS, TRACKED, UNTRACKABLE, DEFAULT = 130, 120, 100, 90, 0
-"""Priorities of ct: back to the sender; ARP and ND; IP of a port with ACLs; its other frames, if denied; others."""
+"""Priorities of ct: back to the sender; ARP and ND; IP of a port with ACLs; its other frames; others."""
 
 STATELESS, INVALID, ENDED, REPLY, STATEFUL, OPEN = 65000, 32990, 32980, 32970, 32500, 100
 """Priorities of acl: stateless rules, what conntrack says, stateful rules, directions without rules.

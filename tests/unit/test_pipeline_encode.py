@@ -16,11 +16,11 @@ from vswitchctl.pipeline.registers import LEARN, NETWORK, NO_FLOOD, OUT_PORT, RE
 from vswitchctl.pipeline.tables import (
     BY_ID,
     CLASSIFY,
+    CT_TO,
     FLOOD,
     L2_LEARNED,
     L2_LEARNING,
     L2_LOOKUP,
-    OUTPUT,
     TABLES,
     Table,
 )
@@ -32,7 +32,7 @@ LOOKUP = Template(
     100,
     {NETWORK: Var("network"), f.ETH_DST: Var("mac")},
     [act.load(OUT_PORT, Var("port"))],
-    OUTPUT,
+    CT_TO,
     idle_timeout=3,
 )
 
@@ -88,7 +88,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "outside its mask": {"table": ANY, "match": {f.ETH_DST: (3, 1)}},
     "is wider than 'learn'": {"table": ANY, "match": {LEARN: (0, 2)}},
     "twice": {"table": ANY, "match": {LEARN: 1, f.REG[2]: 1}},
-    "longer than an OpenFlow message": {"table": OUTPUT, "actions": [act.output(1)] * 5000},
+    "longer than an OpenFlow message": {"table": CT_TO, "actions": [act.output(1)] * 5000},
 }
 
 

@@ -126,8 +126,8 @@ def _encode(table: Table, item: _Item, parent: str, sources: Mapping[str, str]) 
     """The rows of one entity; `position` is its rank for now."""
     name, rank, value = item
     columns: dict[str, Value] = {
-        column: codec.encode(value if table.bare else getattr(value, column))
-        for column, codec in table.columns.items()
+        table.column(attribute): codec.encode(value if table.bare else getattr(value, attribute))
+        for attribute, codec in table.columns.items()
     }
     if "name" in table.stored:
         columns["name"] = name
@@ -228,7 +228,8 @@ def _decode(part: Part) -> Any:
     table = part.table
     if part.decoded is None:
         value: dict[str, Any] = {
-            column: codec.decode(part.columns[column]) for column, codec in table.columns.items()
+            attribute: codec.decode(part.columns[table.column(attribute)])
+            for attribute, codec in table.columns.items()
         }
         for attribute, columns in _attributes(table).items():
             value[attribute] = _decode_attribute(part, columns)

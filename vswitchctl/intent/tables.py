@@ -60,7 +60,7 @@ class Table:
     """A kind of entity.
 
     model: its class; None where the model has no object for it.
-    columns: attributes of the model, of the same name.
+    columns: attributes of the model; their columns have the same name, but for those in `renamed`.
     stored: columns that only the database has; of these `name`, `position` (among siblings) and `source`
         ('file:line') are filled wherever they are declared.
     identity: the column that tells siblings apart; '' where only their order does.
@@ -80,11 +80,15 @@ class Table:
     constant: Mapping[str, str] = field(default_factory=dict)
     bare: str = ""
     holds: tuple[Held, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def every_column(self) -> tuple[str, ...]:
         """The columns of a row, without those that hold parts."""
-        return (*self.columns, *self.stored)
+        return (*map(self.column, self.columns), *self.stored)
+
+    def column(self, attribute: str) -> str:
+        return self.renamed.get(attribute, attribute)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,6 +174,7 @@ ACL_RULE = Table(
     },
     stored=("position",),
     identity="",
+    renamed={"from": "peer_from", "to": "peer_to"},  # ovs' library takes no word of Python for a column
 )
 ACL = Table(
     "ACL", None, {}, entity="acls/{name}", bare="rules", holds=(Held("rules", "ordered", ACL_RULE, "rules"),)

@@ -11,11 +11,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 MAX_RULES, MAX_ACLS = 1000, 32
 """Rules of an ACL and ACLs of an interface: each rule has an OpenFlow priority (16 bits) of its own."""
 
+PROTOCOLS = ("any", "tcp", "udp", "sctp", "icmp", "icmpv6")
 PORT_PROTOCOLS = ("tcp", "udp", "sctp")
 ICMP_PROTOCOLS = ("icmp", "icmpv6")
 
 ND_TYPES = range(133, 137)
 """Router and Neighbour Solicitation and Advertisement, RFC 4861 section 4: they pass whatever an ACL says."""
+
+
+PORT_MEANT = "neither a port nor a range of ports; write 80, or 8000-8100 with the lower one first"
 
 
 def _cidr(value: Any) -> str:
@@ -31,15 +35,18 @@ def _port(value: Any) -> int | str:
     text = str(value)
     found = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", text)
     if found is None or isinstance(value, bool):
-        raise ValueError("a port is 0 to 65535, or a range such as 8000-8100; write it so")
+        raise ValueError(PORT_MEANT)
     first, last = int(found[1]), int(found[2] or found[1])
     if not first <= last <= 65535:
-        raise ValueError("a port is 0 to 65535, and a range starts with the lower one; write it so")
+        raise ValueError(PORT_MEANT)
     return first if first == last else f"{first}-{last}"
 
 
-def _digits(value: Any) -> Any:
-    return int(value) if isinstance(value, str) and value.isdigit() else value
+def _protocol(value: Any) -> int | str:
+    found = int(value) if isinstance(value, str) and re.fullmatch(r"\d{1,3}", value) else value
+    if found in PROTOCOLS or (type(found) is int and found in range(256)):
+        return found
+    raise ValueError(f"not a protocol; write {_or(PROTOCOLS)}, or a number from 0 to 255")
 
 
 def _peer(value: Any) -> Any:
@@ -50,10 +57,7 @@ def _peer(value: Any) -> Any:
 
 Cidr = Annotated[str, BeforeValidator(_cidr)]
 Port = Annotated[int | str, BeforeValidator(_port)]
-Protocol = Annotated[
-    Literal["any", "tcp", "udp", "sctp", "icmp", "icmpv6"] | Annotated[int, Field(ge=0, le=255)],
-    BeforeValidator(_digits),
-]
+Protocol = Annotated[int | str, BeforeValidator(_protocol)]
 
 
 class Peer(BaseModel):

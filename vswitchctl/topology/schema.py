@@ -11,6 +11,7 @@ import re
 import sys
 from typing import Any, Final
 
+from vswitchctl.model.policy import PROTOCOLS
 from vswitchctl.model.topology import Topology
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -40,6 +41,10 @@ _PORT: Final = {
         {"type": "string", "pattern": r"^\d{1,5}(-\d{1,5})?$"},
     ]
 }
+_PROTOCOL: Final = {
+    "anyOf": [{"enum": list(PROTOCOLS)}, {"type": "integer", "minimum": 0, "maximum": 255}],
+    "examples": ["tcp", 47],
+}
 _PEER: Final = {
     "anyOf": [{"const": "any"}, _ADDRESS, _PREFIXED, {"$ref": "#/$defs/Peer"}],
     "examples": [
@@ -66,6 +71,7 @@ _KEYS: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("Interface", "acls"): {"anyOf": [_NAME, _list_of(_NAME)], "examples": ["web", ["web", "closed"]]},
     ("Group", "addresses"): _list_of(_CIDR, ["10.9.0.0/16", "192.0.2.7"]),
     ("Rule", "ports"): _list_of(_PORT, [80, 443, "8000-8100"]),
+    ("Rule", "protocol"): _PROTOCOL,
     ("Rule", "from"): _PEER,
     ("Rule", "to"): _PEER,
     ("Peer", "cidr"): {"anyOf": [_CIDR, {"type": "null"}]},

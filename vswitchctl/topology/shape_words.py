@@ -58,7 +58,6 @@ _RANGES: Final = {
     "mtu": f"an MTU is {MTU_MIN} to {MTU_MAX}",
     "cost": "a cost is 1 to 65535",
     "icmp_type": "an ICMP type is 0 to 255",
-    "protocol": "a protocol is any, tcp, udp, sctp, icmp, icmpv6, or a number from 0 to 255",
 }
 
 
@@ -200,6 +199,8 @@ def _not_one_of(details: ErrorDetails) -> Words:
         str(details.get("ctx", {}).get("expected", "")).replace(" or ", ", ").replace("'", "").split(", ")
     )
     value = details["input"]
+    if value == "reject" and details["loc"][-1] == "action":
+        return "no rule rejects: nothing here answers for an interface", "write 'deny'", ()
     return f"unknown {details['loc'][-1]} {shown(value)}", one_of(str(value), allowed, "it is one of"), ()
 
 
@@ -218,6 +219,8 @@ def _kind_missing(details: ErrorDetails) -> Words:
 def _value(details: ErrorDetails) -> Words:
     value, why = details["input"], str(details.get("ctx", {}).get("error", details["msg"]))
     what, _, remedy = why.partition("; ")
+    if isinstance(value, Mapping):
+        return what, remedy, ()
     if not remedy:
         what, _, example = why.partition(", e.g. ")
         remedy = f"write it like {example.split(': ')[0]}" if example else ""
@@ -244,6 +247,10 @@ def _corrected(value: Any, loc: tuple[str | int, ...]) -> str:
     return ""
 
 
+def _not_boolean(details: ErrorDetails) -> Words:
+    return f"true or false is meant, this is {shown(str(details['input']))}", "write true or false", ()
+
+
 _SPEAKERS: Final[Mapping[str, Callable[[ErrorDetails], Words]]] = {
     "extra_forbidden": _extra,
     "missing": _missing,
@@ -252,6 +259,7 @@ _SPEAKERS: Final[Mapping[str, Callable[[ErrorDetails], Words]]] = {
     "string_too_long": _too_long,
     "too_long": _too_long,
     "string_too_short": _empty,
+    "bool_type": _not_boolean,
     "int_type": _not_integer,
     "int_parsing": _not_integer,
     "int_parsing_size": _not_integer,

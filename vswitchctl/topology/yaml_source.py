@@ -33,6 +33,9 @@ _INT = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
 _FLOAT = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _HEX = re.compile(r"[-+]?0x[0-9a-fA-F]+")
 
+BOOLEAN_KEYS: Final = frozenset(("stateful",))
+"""Keys whose value is true or false; everywhere else a boolean is a text that YAML 1.1 misread."""
+
 _BOOLEAN = re.compile(r"(?i:yes|no|on|off|true|false)")
 _BASE60 = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
 _MAC = re.compile(r"[0-9]{2}(:[0-9]{2}){5}")
@@ -204,12 +207,14 @@ class _Composer:
         return value if isinstance(value, str) else event.value
 
     def _resolve(self, event: yaml.ScalarEvent) -> Any:
-        """The value of a scalar: a text, an int, a float or None; never anything else."""
+        """The value of a scalar: a text, an int, a float or None; a boolean where its key has one."""
         text = event.value
         self._tag(event.tag, ("str", "int", "float", "null"))
         quoted = event.tag is None and not event.implicit[0]
         if quoted or event.tag in ("!", f"{_TAG}str"):
             return text
+        if text in ("true", "false") and self.stack and self.stack[-1].key in BOOLEAN_KEYS:
+            return text == "true"
         found = trap(text)
         if found:
             self._error(*found)
