@@ -88,8 +88,8 @@ def test_flows_are_added_changed_and_removed(watched: Watched) -> None:
     assert watched.driver.read("br0").owned == {k: v for k, v in (first | changed).items() if k != gone}
     head = f"cookie={MARK:#x}, table=80, priority=100,reg0=0x5/0xffff,dl_dst=00:00:00:00:00:0"
     assert sorted(watched.witnessed()) == [
-        f"{head}1 actions=load:0x9->NXM_NX_REG1[],goto_table:120",
-        f"{head}2 actions=load:0x1->NXM_NX_REG1[],goto_table:120",
+        f"{head}1 actions=load:0x9->NXM_NX_REG1[],goto_table:90",
+        f"{head}2 actions=load:0x1->NXM_NX_REG1[],goto_table:90",
     ]
 
 

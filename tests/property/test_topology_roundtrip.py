@@ -76,7 +76,7 @@ def test_other_yaml_readers_see_the_same_document(topology: Topology) -> None:
 def test_every_entity_has_a_source(topology: Topology) -> None:
     document = load_text(dump_yaml(topology), "yaml", "file.yaml")
     expected = {"topology", *(f"interfaces/{end}" for end in topology.endpoints())}
-    for section in ("tenants", "networks", "nodes"):
+    for section in ("tenants", "networks", "nodes", "acls"):
         expected |= {f"{section}/{name}" for name in getattr(topology, section)}
     assert {entity for entity in document.sources if not entity.startswith("links/")} == expected
     assert sum(entity.startswith("links/") for entity in document.sources) == len(topology.links)
