@@ -17,11 +17,11 @@ from vswitchctl.pipeline.tables import (
     BY_ID,
     CLASSIFY,
     CT_TO,
-    OUTPUT,
     FLOOD,
     L2_LEARNED,
     L2_LEARNING,
     L2_LOOKUP,
+    OUTPUT,
     TABLES,
     Table,
 )
