@@ -16,7 +16,18 @@ from vswitchctl.pipeline.cookies import cookie
 from vswitchctl.pipeline.encode import Match, Template, Var, flow
 from vswitchctl.pipeline.fields import ETH_DST, IN_PORT, VLAN_VID
 from vswitchctl.pipeline.registers import LEARN, NETWORK, NO_FLOOD, OUT_PORT
-from vswitchctl.pipeline.tables import CLASSIFY, CT_FROM, CT_TO, FLOOD, L2_LEARNED, L2_LOOKUP, OUTPUT, Table
+from vswitchctl.pipeline.tables import (
+    ARP_ND,
+    CLASSIFY,
+    CT_FROM,
+    CT_TO,
+    FLOOD,
+    L2_LEARNED,
+    L2_LOOKUP,
+    OUTPUT,
+    PORT_SECURITY,
+    Table,
+)
 
 VID_PRESENT = 0x1000
 """OFPVID_PRESENT, OpenFlow 1.4.1 section 7.2.3.8: the bit of OXM_OF_VLAN_VID that says a tag is there."""
@@ -28,17 +39,20 @@ KNOWN, FLOODED, UNKNOWN, DEFAULT = 100, 90, 10, 0
 """Priorities: what was declared, what goes to all, what was not declared, everything else."""
 
 
-def _classify(tagged: bool, learn: bool, flood: bool) -> Template:
+def _classify(tagged: bool, learn: bool, flood: bool, goto: Table) -> Template:
     actions: list[Action] = [pop_vlan()] if tagged else []
     actions.append(load(NETWORK, Var("network")))
     if learn:
         actions.append(load(LEARN, 1))
     if not flood:
         actions.append(load(NO_FLOOD, 1))
-    return Template(CLASSIFY, KNOWN, {IN_PORT: Var("port"), VLAN_VID: Var("vid")}, actions, goto=CT_FROM)
+    return Template(CLASSIFY, KNOWN, {IN_PORT: Var("port"), VLAN_VID: Var("vid")}, actions, goto=goto)
 
 
-_CLASSIFY = {shape: _classify(*shape) for shape in product((False, True), repeat=3)}
+_CLASSIFY = {
+    shape: _classify(*shape)
+    for shape in product((False, True), (False, True), (False, True), (PORT_SECURITY, ARP_ND, CT_FROM))
+}
 
 _LOOKUP = Template(
     L2_LOOKUP,
@@ -63,12 +77,22 @@ _OUTPUT_TAGGED = Template(
 )
 
 
+def _after_classify(port: SwitchPort) -> Table:
+    """Only endpoints are checked and answered; over a link comes what was, on the bridge where it entered."""
+    if port.security is not None:
+        return PORT_SECURITY
+    return ARP_ND if port.endpoint else CT_FROM
+
+
 def _port(port: SwitchPort) -> Iterator[Flow]:
     mark = cookie(port.owner)
+    after = _after_classify(port)
     for part in port.memberships:
         tagged = part.vid is not None
         vid = VID_PRESENT | part.vid if part.vid is not None else 0
-        yield _CLASSIFY[tagged, part.learn, part.flood](mark, port=port.ofport, vid=vid, network=part.tag)
+        yield _CLASSIFY[tagged, part.learn, part.flood, after](
+            mark, port=port.ofport, vid=vid, network=part.tag
+        )
         if part.vid is None:
             yield _OUTPUT_UNTAGGED(mark, network=part.tag, port=port.ofport)
         else:

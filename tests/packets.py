@@ -52,8 +52,10 @@ def _with(data: bytes, at: int, value: int) -> bytes:
 def frame(packet: Packet) -> bytes:
     head = _mac(packet.dst_mac) + _mac(packet.src_mac)
     if packet.arp:
-        request = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1) + _mac(packet.src_mac) + bytes([10, 1, 0, 1])
-        return head + struct.pack("!H", 0x0806) + request + bytes(6) + bytes([10, 1, 0, 2]) + bytes(18)
+        # An announcement by reply (RFC 826), which a switch that answers requests leaves alone, too.
+        own = _mac(packet.src_mac) + ip_address(packet.src).packed
+        body = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 2) + own + own
+        return head + struct.pack("!H", 0x0806) + body + bytes(18)
     if packet.protocol is None:
         return head + struct.pack("!H", 0x88B5) + bytes(46)
     src, dst = ip_address(packet.src).packed, ip_address(packet.dst).packed

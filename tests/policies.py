@@ -109,7 +109,8 @@ def packet(random: Random, topology: Topology) -> tuple[str, Packet]:
     src, dst = random.sample(endpoints, 2)
     src_mac, dst_mac = topology.endpoint_mac(src), topology.endpoint_mac(dst)
     if random.random() < 0.04:
-        return src, Packet(src_mac, random.choice([dst_mac, BROADCAST]), arp=random.random() < 0.5)
+        own = {"arp": True, "src": address(src, 4)} if random.random() < 0.5 else {}
+        return src, Packet(src_mac, random.choice([dst_mac, BROADCAST]), **own)
     version = random.choice([4, 6])
     addresses = address(src, version), address(dst, version)
     kind = random.choice([6, 17, 17, 47, 1])

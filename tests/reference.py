@@ -73,7 +73,7 @@ class Reference:
 
     def send(self, end: str, packet: Packet) -> set[str]:
         """Who gets a packet that `end` sends."""
-        if not self._passes(end, packet, "out"):
+        if self._spoofed(end, packet) or not self._passes(end, packet, "out"):
             return set()
         return {other for other in self._addressed(end, packet) if self._passes(other, packet, "in")}
 
@@ -83,6 +83,8 @@ class Reference:
         To conntrack such a packet may be new or established, by protocol, datapath and number of packets: it
         is denied in any case, but only with an established one the answer to those before it is denied too.
         """
+        if self._spoofed(end, packet):
+            return False
         sides = [(end, "out"), *((other, "in") for other in self._addressed(end, packet))]
         for side, direction in sides:
             known = self.connections.get(side, {}).get(packet.key)
@@ -92,6 +94,12 @@ class Reference:
                 if rules and (rule is None or rule.action == "deny"):
                     return True
         return False
+
+    def _spoofed(self, end: str, packet: Packet) -> bool:
+        """Whether it says it is another's, by its MAC or, where addresses are declared, by its address."""
+        own = {ip_interface(text).ip for text in self.topology.endpoints()[end].ip}
+        wrong = bool(own and packet.src) and ip_address(packet.src) not in own
+        return wrong or packet.src_mac != self.topology.endpoint_mac(end)
 
     def _addressed(self, end: str, packet: Packet) -> list[str]:
         endpoints = self.topology.endpoints()

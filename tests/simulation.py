@@ -10,9 +10,12 @@ import os
 
 os.environ.setdefault("OSKEN_HUB_TYPE", "native")
 
+import re
 import struct
+from base64 import b64decode
 from collections import defaultdict, deque
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from typing import Any
 
 from os_ken.ofproto import ofproto_v1_4_parser as parser
@@ -29,6 +32,9 @@ BROADCAST = "ff:ff:ff:ff:ff:ff"
 LEARN2 = 45
 """NXAST_LEARN2, which os-ken does not decode: taken for what openflow_apps/learning.py says it learns."""
 
+IN_PORT = 0xFFFFFFF8
+"""OFPP_IN_PORT."""
+
 LIMIT = 2000
 """Deliveries until a frame counts as running in a circle."""
 
@@ -37,11 +43,31 @@ class Loop(AssertionError):
     """A frame does not stop."""
 
 
+EXPERIMENTAL = 0x88B5
+"""An ethertype that no table knows."""
+
+ND_EXTENSIONS = {f"field_{0x1000 << 7 | 1}": "nd_reserved", f"field_{0x1000 << 7 | 2}": "nd_options_type"}
+"""os-ken's names for fields that it does not know, by class and number."""
+OXM_NAMES = {**ND_EXTENSIONS, "nd_tll": "ipv6_nd_tll"}
+
+
 @dataclass(frozen=True)
 class Frame:
+    """fields: what else it holds, by os-ken's names; what is not named is 0, as Open vSwitch has it."""
+
     src: str
     dst: str
     vid: int | None = None
+    fields: tuple[tuple[str, int], ...] = (("eth_type", EXPERIMENTAL),)
+
+    def value(self, name: str) -> int:
+        return dict(self.fields).get(name, 0)
+
+    def having(self, name: str, value: int) -> Frame:
+        """With one field set."""
+        if name in ("eth_src", "eth_dst"):
+            return replace(self, **{name[4:]: value.to_bytes(6, "big").hex(":")})
+        return replace(self, fields=tuple(sorted((dict(self.fields) | {name: value}).items())))
 
 
 @dataclass
@@ -53,7 +79,19 @@ class _State:
 
 
 def _number(value: Any) -> int:
-    return int(value.replace(":", ""), 16) if isinstance(value, str) else int(value)
+    """A MAC, an IP address or a number as a number."""
+    if isinstance(value, bytes):
+        return int.from_bytes(value, "big")
+    if not isinstance(value, str):
+        return int(value)
+    if re.fullmatch(r"([0-9a-f]{2}:){5}[0-9a-f]{2}", value):
+        return int(value.replace(":", ""), 16)
+    return int(ip_address(value))
+
+
+def _field_name(name: str) -> str:
+    """os-ken's name of a field, whether by its OpenFlow or its Nicira header."""
+    return OXM_NAMES.get(name, name.removesuffix("_nxm"))
 
 
 @dataclass(frozen=True)
@@ -121,8 +159,15 @@ class Switch:
             return _number(state.frame.dst)
         if name == "vlan_vid":
             return 0 if state.frame.vid is None else 0x1000 | state.frame.vid
-        assert name.startswith("reg"), name
-        return state.regs[name]
+        return state.regs[name] if name.startswith("reg") else state.frame.value(name)
+
+    def _set(self, name: str, value: int, state: _State) -> None:
+        if name == "vlan_vid":
+            state.frame = replace(state.frame, vid=value & 0xFFF)
+        elif name.startswith("reg"):
+            state.regs[name] = value
+        else:
+            state.frame = state.frame.having(name, value)
 
     def _matches(self, rule: _Rule, state: _State) -> bool:
         for name, value, mask in rule.match:
@@ -134,15 +179,21 @@ class Switch:
     def _act(self, action: Any, state: _State) -> None:
         kind = type(action).__name__
         if kind == "OFPActionOutput":
-            if action.port != state.in_port:
+            if action.port == IN_PORT:
+                state.out.append((state.in_port, state.frame))
+            elif action.port != state.in_port:
                 state.out.append((action.port, state.frame))
         elif kind == "OFPActionPushVlan":
             state.frame = replace(state.frame, vid=0)
         elif kind == "OFPActionPopVlan":
             state.frame = replace(state.frame, vid=None)
         elif kind == "OFPActionSetField":
-            assert action.key == "vlan_vid", action
-            state.frame = replace(state.frame, vid=action.value & 0xFFF)
+            value = b64decode(action.value) if action.key in ND_EXTENSIONS else action.value
+            self._set(_field_name(action.key), _number(value), state)
+        elif kind == "NXActionRegMove":
+            source = self._value(_field_name(action.src_field), state)
+            assert (action.src_ofs, action.dst_ofs) == (0, 0), action
+            self._set(_field_name(action.dst_field), source, state)
         elif kind == "NXActionRegLoad":
             offset, bits = action.ofs_nbits >> 6, (action.ofs_nbits & 63) + 1
             mask = ((1 << bits) - 1) << offset

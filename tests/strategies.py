@@ -164,7 +164,19 @@ def _interface(draft: _Draft, network: str, number: int) -> dict[str, Any]:
     draft.maybe(interface, "mac", st.just(f"52:54:00:12:34:{number:02x}"))
     draft.maybe(interface, "mtu", st.just(1280))
     draft.maybe(interface, "description", TEXT)
+    _port_security(draft, interface, number)
     return interface
+
+
+def _port_security(draft: _Draft, interface: dict[str, Any], number: int) -> None:
+    for key in ("dhcp_server", "router"):
+        if draft.draw(st.integers(0, 3)) == 0:
+            interface[key] = True
+    if draft.draw(st.integers(0, 3)) == 0:
+        interface["port_security"] = False
+    elif draft.draw(st.integers(0, 2)) == 0:
+        pairs = [{"mac": f"52:54:00:99:00:{number:02x}"}, {"ip": "10.77.0.0/16"}, {"ip": f"10.77.0.{number}"}]
+        interface["allowed"] = draft.draw(st.lists(st.sampled_from(pairs), min_size=1, max_size=3))
 
 
 def _profiles(draft: _Draft) -> None:

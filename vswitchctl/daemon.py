@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -55,7 +54,6 @@ def run(settings: Settings) -> None:
     The embedded intent database is started where it does not run. Open vSwitch is not: it would end with us.
     """
     _require_root()
-    _allow_descriptors()
     settings.make_directories()
     Embedded(settings).up_intent()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -81,12 +79,6 @@ def _reconcile(loop: Loop) -> None:
     except BaseException:
         LOG.critical("the reconcile loop ended by a defect; the daemon ends with it", exc_info=True)
         os._exit(70)  # EX_SOFTWARE, sysexits.h
-
-
-def _allow_descriptors() -> None:
-    """Every namespace takes two descriptors, and the default soft limit (getrlimit(2)) is 1024."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class _Mark:

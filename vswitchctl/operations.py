@@ -2,8 +2,8 @@
 
 An operation has no thread of its own: it is a question about the passes of the loop since it began, asked
 anew whenever somebody waits for it. A topology is settled by the first pass that began after the operation
-did and left it verified, or left a failure; a `pending` one (a port that Open vSwitch has not numbered, an
-uplink that is not plugged in) is waited for.
+did, saw what it stored, and left it verified or with a failure; a `pending` one (a port that Open vSwitch has
+not numbered, an uplink that is not plugged in) is waited for.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Literal
 
 from vswitchctl.errors import NotFound
 from vswitchctl.model.views import OperationState, OperationView
-from vswitchctl.reconcile.loop import Loop, Outcome, Pass, Step
+from vswitchctl.reconcile.loop import Loop, Pass, Step
+from vswitchctl.reconcile.work import Outcome
 
 KEPT = 256
 """Operations remembered; the oldest go first."""
@@ -27,8 +28,11 @@ FINISHED = OperationState.DONE, OperationState.FAILED
 
 @dataclass(frozen=True, slots=True)
 class _Operation:
+    """Passes up to `since` did not see what was stored, those after `stored` did, those between may have."""
+
     view: OperationView
     since: int
+    stored: int
     started: float
 
 
@@ -40,8 +44,14 @@ class Operations:
         self._lock = threading.Lock()
         self._all: OrderedDict[str, _Operation] = OrderedDict()
 
-    def begin(self, kind: Literal["apply", "destroy"], topology: str, generation: int) -> OperationView:
-        """Follow what the loop makes of a change that is already stored, and wake the loop."""
+    def moment(self) -> int:
+        """To take before storing a change: passes that have begun by then do not count for it."""
+        return self._loop.begun()
+
+    def begin(
+        self, kind: Literal["apply", "destroy"], topology: str, generation: int, since: int
+    ) -> OperationView:
+        """Follow what the loop makes of a change that was stored after `since`, and wake the loop."""
         view = OperationView(
             id=uuid.uuid4().hex[:12],
             topology=topology,
@@ -51,7 +61,7 @@ class Operations:
             step="waiting",
         )
         with self._lock:
-            self._all[view.id] = _Operation(view, self._loop.begun(), time.monotonic())
+            self._all[view.id] = _Operation(view, since, self._loop.begun(), time.monotonic())
             while len(self._all) > KEPT:
                 self._all.popitem(last=False)
         self._loop.mark()
@@ -92,7 +102,10 @@ def _look(operation: _Operation, last: Pass, step: Step) -> OperationView:
             update={"done": step.done, "total": step.total, "step": step.name, "seconds": seconds}
         )
     outcome = last.outcomes.get(view.topology)
-    state, errors = _settled(view, outcome, last.stale)
+    settled = _destroyed if view.kind == "destroy" else _applied
+    state, errors = settled(view, outcome, last.number > operation.stored)
+    if last.stale:
+        state, errors = OperationState.FAILED, (last.stale,)
     total = max(view.total, last.changes)
     done = total if state in FINISHED else view.done
     return view.model_copy(
@@ -107,17 +120,27 @@ def _look(operation: _Operation, last: Pass, step: Step) -> OperationView:
     )
 
 
-def _settled(
-    view: OperationView, outcome: Outcome | None, stale: str
-) -> tuple[OperationState, tuple[str, ...]]:
-    if stale:
-        return OperationState.FAILED, (stale,)
-    if view.kind == "destroy":
-        if outcome is None or (outcome.gone and outcome.verified):
-            return OperationState.DONE, ()
-        return OperationState.FAILED if outcome.failures else OperationState.RUNNING, _reasons(outcome)
+_Settled = tuple[OperationState, tuple[str, ...]]
+
+
+def _destroyed(_view: OperationView, outcome: Outcome | None, seen: bool) -> _Settled:
+    """seen: the pass certainly read the database after the change was stored."""
+    if outcome is None:
+        return (OperationState.DONE if seen else OperationState.RUNNING), ()
+    if not outcome.gone:
+        return OperationState.RUNNING, ()
+    if outcome.verified:
+        return OperationState.DONE, ()
+    return OperationState.FAILED, _reasons(outcome)
+
+
+def _applied(view: OperationView, outcome: Outcome | None, seen: bool) -> _Settled:
     if outcome is None or outcome.gone:
-        return OperationState.FAILED, ("the topology was destroyed meanwhile",)
+        if seen:
+            return OperationState.FAILED, ("the topology was destroyed meanwhile",)
+        return OperationState.RUNNING, ()
+    if outcome.generation < view.generation and not seen:
+        return OperationState.RUNNING, ()
     if outcome.failures:
         return OperationState.FAILED, _reasons(outcome)
     return (OperationState.DONE if outcome.verified else OperationState.RUNNING), _reasons(outcome)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +35,9 @@ from vswitchctl.reconcile.plan import WiringPlan, plan_wiring
 NETNS = Path("/run/netns")
 PATIENCE = 30.0
 """Seconds that something certain may take on a slow machine."""
+
+NAMES = f"v{secrets.token_hex(2)}"
+"""How namespaces of this process are called: other processes have theirs under the same directory."""
 
 NO_OVS = ObservedOvs(OvsState(), {}, {}, {}, frozenset(), ())
 
@@ -72,7 +76,7 @@ class Host:
 
     def namespace(self, *routes: tuple[str, str], name: str = "") -> str:
         """Declare a namespace; its name, which no other test has."""
-        name = name or unique("vn")
+        name = name or unique(NAMES)
         spec = NamespaceSpec(self.owner(f"nodes/{name}"), frozenset(RouteSpec(*route) for route in routes))
         self.wanted.namespaces[name] = spec
         return name
@@ -117,8 +121,14 @@ class Host:
         return refused + (chosen.apply(plan.netlink_down) if plan.netlink_down else [])
 
     def reconcile(self) -> None:
-        """One pass must do: nothing is refused, and the kernel reads back as declared."""
+        """One pass must do: nothing is refused, and the kernel reads back as declared.
+
+        Where a name has lost its namespace, that may be an `ip netns del` half way, and is waited for.
+        """
         refused = self.try_once()
+        if any("just now" in failure.message for failure in refused):
+            until(lambda: not self.try_once(), "a name without a namespace is taken again")
+            refused = []
         assert not refused, [failure.message for failure in refused]
         left = [f"{change.action} {change.name}: {change.reason}" for change in self.plan()]
         assert not left, left
@@ -181,7 +191,7 @@ class Host:
 
 @contextlib.contextmanager
 def netlink_host() -> Iterator[Host]:
-    """A host with a driver. Namespaces `vn...` that the test left go."""
+    """A host with a driver. Namespaces of this process that the test left go."""
     with host_namespace() as namespace:
         host = Host(namespace)
         mine = set(host.driver.read().namespaces)
@@ -190,7 +200,7 @@ def netlink_host() -> Iterator[Host]:
         finally:
             host.driver.close()
             for path in NETNS.iterdir():
-                if path.name not in mine and path.name.startswith("vn"):
+                if path.name not in mine and path.name.startswith(NAMES):
                     remove_name(path.name)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 from instances import run, unique
-from netlink_host import NETNS, Host, netlink_host, until
+from netlink_host import NAMES, NETNS, Host, netlink_host, until
 
 from vswitchctl.drivers.netlink import message
 
@@ -98,7 +98,7 @@ def test_a_hundred_namespaces(host: Host) -> None:
 
 
 def _foreign_namespace(host: Host) -> str:
-    name = unique("vn")
+    name = unique(NAMES)
     run("ip", "netns", "add", name)
     return name
 

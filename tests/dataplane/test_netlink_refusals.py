@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from instances import run, unique
-from netlink_host import NETNS, Host, netlink_host, until
+from netlink_host import NAMES, NETNS, Host, netlink_host, until
 
 from vswitchctl.drivers.netlink import message
 from vswitchctl.model.plan import Change, Kind
@@ -75,7 +75,7 @@ def test_devices_without_any_mark_under_our_names_are_not_ours(host: Host, web: 
 
 def test_a_pair_of_theirs_with_the_same_numbers_is_not_taken_for_ours(host: Host, web: str) -> None:
     # Interface numbers are each namespace's own, so they alone do not say whose peer a device is.
-    theirs, far = unique("vn"), unique("vn")
+    theirs, far = unique(NAMES), unique(NAMES)
     run("ip", "netns", "add", theirs)
     run("ip", "netns", "add", far)
     outer, inner = host.links()["web"]["ifindex"], host.links(web)["eth0"]["ifindex"]
@@ -225,7 +225,7 @@ while True:
 
 
 def test_killed_at_any_moment_the_next_run_makes_it_whole(host: Host) -> None:
-    names = [unique("vn") for _ in range(6)]
+    names = [unique(NAMES) for _ in range(6)]
     here = Path(__file__).parent
     env = {**os.environ, "PYTHONPATH": f"{here.parents[1]}:{here}"}
     for attempt in range(25):

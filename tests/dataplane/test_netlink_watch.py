@@ -1,4 +1,4 @@
-"""The netlink driver's view is true and cached, whoever reads and changes at once; it leaves nothing behind."""
+"""The netlink driver's view is true and cached, whoever reads and changes at once; nothing is left behind."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from instances import run, unique
-from netlink_host import NETNS, PATIENCE, Host, netlink_host, until
+from netlink_host import NAMES, NETNS, PATIENCE, Host, netlink_host, until
 
 from vswitchctl.drivers.netlink import channel
 
@@ -39,7 +39,7 @@ EVENTS: dict[str, Callable[[Host, str], object]] = {
     "address": lambda h, n: run("ip", "-n", n, "addr", "flush", "dev", "eth0"),
     "route": lambda h, n: run("ip", "-n", n, "route", "del", "10.8.0.0/16"),
     "loopback's alias": lambda h, n: run("ip", "-n", n, "link", "set", "lo", "alias", ""),
-    "namespace added": lambda h, n: run("ip", "netns", "add", unique("vn")),
+    "namespace added": lambda h, n: run("ip", "netns", "add", unique(NAMES)),
     "namespace deleted": lambda h, n: run("ip", "netns", "del", n),
     "namespace unmounted": lambda h, n: run("umount", str(NETNS / n)),
     "namespace mounted over": lambda h, n: run("mount", "--bind", "/proc/self/ns/net", str(NETNS / n)),
@@ -67,7 +67,7 @@ def test_nothing_is_read_where_nothing_happened(host: Host, web: str) -> None:
     before = quiet(host)
     assert all(host.driver.read() is before for _ in range(100))
     # What happens in another's namespace is no event for us.
-    foreign = unique("vn")
+    foreign = unique(NAMES)
     run("ip", "netns", "add", foreign)
     before = quiet(host)
     run("ip", "-n", foreign, "link", "set", "lo", "up")
@@ -185,26 +185,27 @@ def test_drivers_of_two_hosts_do_not_mind_each_other(host: Host, web: str) -> No
         assert not (NETNS / name).exists()
 
 
-def test_after_close_no_thread_and_no_descriptor_is_left(host: Host, web: str) -> None:
-    def here() -> tuple[int, int]:
-        return len(list(Path("/proc/self/fd").iterdir())), len(list(Path("/proc/self/task").iterdir()))
+def test_after_close_no_thread_and_no_descriptor_is_left() -> None:
+    def open_now() -> set[str]:
+        numbers = Path("/proc/self/fd").iterdir()
+        return {f"{path.name} {path.readlink()}" for path in numbers if path.is_symlink()}
 
-    before = here()
+    def threads() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    before = open_now(), threads()
     for _ in range(3):
-        driver = host.new_driver()
-        host.namespace()
-        host.wanted.namespaces.pop(host.namespace())
-        assert not host.try_once(driver)
-        run("ip", "netns", "add", foreign := unique("vn"))
-        driver.read()
-        run("ip", "netns", "del", foreign)
-        driver.read()
-        driver.close()
-        driver.close()
-    host.clear()
-    host.namespace(name=web)
-    host.driver.read()
-    until(lambda: here()[1] == before[1], "threads end")
-    host.restart()
-    host.driver.read()
-    until(lambda: here()[0] <= before[0] + 2 * 3, "descriptors are closed")
+        with netlink_host() as host:
+            first, second = host.namespace(), host.namespace()
+            host.link("web", first, "10.1.0.11/24")
+            host.reconcile()
+            run("ip", "netns", "add", foreign := unique(NAMES))
+            host.driver.read()
+            run("ip", "netns", "del", second)
+            run("ip", "netns", "del", foreign)
+            host.restart()
+            host.reconcile()
+            host.driver.close()
+            host.driver.close()
+        until(lambda: threads() == before[1], "threads end")
+        assert open_now() == before[0]

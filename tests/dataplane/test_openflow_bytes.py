@@ -99,7 +99,7 @@ def crowded_matches() -> Iterator[Match]:
     yield {**rest, **ipv4, f.IP_PROTO: f.PROTO_ICMP, f.ICMP_TYPE: 8, f.ICMP_CODE: 0}
     for kind, option in ((f.ICMPV6_NS, f.ND_SLL), (f.ICMPV6_NA, f.ND_TLL)):
         icmp = {f.IP_PROTO: f.PROTO_ICMPV6, f.ICMPV6_TYPE: kind, f.ICMPV6_CODE: 0}
-        yield {**rest, **ipv6, **icmp, f.ND_TARGET: 5, option: 7}
+        yield {**rest, **ipv6, **icmp, f.ND_TARGET: 5, option: 7, f.ND_RESERVED: 3, f.ND_OPTIONS_TYPE: 1}
     arp = {f.ARP_OP: 1, f.ARP_SPA: 3, f.ARP_TPA: 4, f.ARP_SHA: 5, f.ARP_THA: 6}
     yield {**rest, f.ETH_TYPE: f.ETH_TYPE_ARP, **arp}
 
@@ -124,6 +124,7 @@ ACTIONS: dict[str, list[Action]] = {
     "move": [act.move(f.IN_PORT, OUT_PORT), act.move(NETWORK, Bits(f.REG[5], 4, 16, "reg5"))],
     "output": [act.output(3), act.in_port(), act.output_reg(OUT_PORT)],
     "vlan": [act.push_vlan(), act.set_vlan(5), act.output(4), act.pop_vlan()],
+    "whole addresses": [act.move(f.ETH_SRC, f.ETH_DST), act.move(f.TUN_SRC, f.TUN_DST)],
     "queue": [act.set_queue(3), act.output(3)],
     "resubmit": [act.resubmit(NEXT), act.output(1)],
     "conjunction": [act.conjunction(7, 1, 2), act.conjunction(8, 2, 2)],
@@ -146,7 +147,8 @@ SETTABLE = (
     (f.IPV6_SRC, f.IPV6_DST, f.IPV6_LABEL),
     *((f.TCP_SRC, f.TCP_DST), (f.UDP_SRC, f.UDP_DST), (f.SCTP_SRC, f.SCTP_DST)),
     (f.ARP_OP, f.ARP_SPA, f.ARP_TPA, f.ARP_SHA, f.ARP_THA),
-    (f.ND_TARGET, f.ND_SLL),
+    (f.ND_TARGET, f.ND_SLL, f.ND_RESERVED, f.ND_OPTIONS_TYPE),
+    (f.ICMPV6_TYPE, f.ICMPV6_CODE),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address, IPv6Address, ip_interface
 from itertools import permutations
 
 import networkx as nx
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.simulation import BROADCAST, Fabric, Frame
 from tests.strategies import topologies
-from vswitchctl.model.topology import Topology, Uplink
+from vswitchctl.model.topology import Bridge, Topology, Uplink
 from vswitchctl.topology.graph import attachments, segment
 
 SLOW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -84,3 +85,79 @@ def test_unknown_sources_and_destinations_never_loop_nor_leave_their_network(
         got = fabric.send(end, frame)
         assert got.keys() <= allowed
         assert all(copies == 1 for copies in got.values())
+
+
+def arp_request(mac: str, spa: str, tpa: str) -> Frame:
+    fields = {"eth_type": 0x0806, "arp_op": 1, "arp_sha": int(mac.replace(":", ""), 16)}
+    fields |= {"arp_spa": int(IPv4Address(spa)), "arp_tpa": int(IPv4Address(tpa))}
+    return Frame(mac, BROADCAST, fields=tuple(fields.items()))
+
+
+def solicitation(mac: str, source: str, target: str) -> Frame:
+    fields = {"eth_type": 0x86DD, "ip_proto": 58, "icmpv6_type": 135, "icmpv6_code": 0}
+    fields |= {"ipv6_src": int(IPv6Address(source)), "ipv6_nd_target": int(IPv6Address(target))}
+    return Frame(
+        mac, "33:33:ff:00:00:00", fields=(*fields.items(), ("ipv6_nd_sll", int(mac.replace(":", ""), 16)))
+    )
+
+
+def addresses_of(topology: Topology, end: str) -> list[tuple[str, int]]:
+    interface = topology.interface(end)
+    assert interface is not None
+    return [(str(ip.ip), ip.version) for ip in map(ip_interface, interface.ip)]
+
+
+@SLOW
+@given(topologies())
+def test_who_asks_for_a_declared_address_is_answered_at_once_and_nobody_else_hears(
+    topology: Topology,
+) -> None:
+    fabric = Fabric(topology)
+    for network, groups in members(topology).items():
+        attached = attachments(topology, network)
+        for a, b in permutations(endpoints_of(topology, network), 2):
+            bridge = attached[a]
+            if not isinstance(topology.nodes[bridge], Bridge):
+                continue
+            together = any(a in group and b in group for group in groups)
+            for own, version in addresses_of(topology, a)[:1]:
+                for other in [ip for ip, v in addresses_of(topology, b) if v == version]:
+                    mac = topology.endpoint_mac(a)
+                    ask = arp_request if version == 4 else solicitation
+                    got = fabric.switches[bridge].receive(ask(mac, own, other), fabric.port[bridge, a])
+                    if not together:
+                        assert all(port != fabric.port[bridge, a] for port, _ in got)
+                        continue
+                    ((port, answer),) = got
+                    assert port == fabric.port[bridge, a]
+                    assert (answer.src, answer.dst) == (topology.endpoint_mac(b), mac)
+                    told = "arp_sha" if version == 4 else "ipv6_nd_tll"
+                    assert answer.value(told) == int(topology.endpoint_mac(b).replace(":", ""), 16)
+
+
+@SLOW
+@given(topologies())
+def test_a_checked_endpoint_reaches_nobody_by_another_s_name(topology: Topology) -> None:
+    """Its own MAC with a stranger's address, a stranger's MAC with its own: both end at the first bridge."""
+    fabric = Fabric(topology)
+    for network in topology.networks:
+        attached = attachments(topology, network)
+        for end in endpoints_of(topology, network):
+            interface = topology.interface(end)
+            assert interface is not None
+            if not isinstance(topology.nodes[attached[end]], Bridge):
+                continue
+            mac = topology.endpoint_mac(end)
+            stranger = Frame("0a:00:00:00:00:01", BROADCAST)
+            foreign = Frame(mac, BROADCAST, fields=(("eth_type", 0x0800), ("ipv4_src", 0xC6336401)))
+            offer = Frame(mac, BROADCAST, fields=(("eth_type", 0x0800), ("ip_proto", 17), ("udp_src", 67)))
+            everyone = fabric.send(end, Frame(mac, BROADCAST))
+            for frame, checked in (
+                (stranger, interface.port_security),
+                (foreign, interface.port_security and bool(interface.ip)),
+                (offer, interface.port_security and not interface.dhcp_server),
+            ):
+                if checked:
+                    assert fabric.send(end, frame) == {}
+                elif frame is not offer:
+                    assert fabric.send(end, frame) == everyone

@@ -10,6 +10,7 @@ import pytest
 
 from tests.system.conftest import TOPOLOGIES, Stack, run, until
 from vswitchctl.drivers.probe import probe
+from vswitchctl.model.topology import device_name
 from vswitchctl.topology.load import load
 from vswitchctl.topology.reachability import difference, expected_pairs
 
@@ -192,3 +193,23 @@ def packets(stack: Stack, bridge: str) -> dict[str, int]:
         if match:
             found[f"{match[1]} {match[3]}"] = int(match[2])
     return found
+
+
+def test_what_cannot_be_made_fails_alone_and_comes_once_it_can(stack: Stack) -> None:
+    taken = device_name("two-tenants", "red-web1:eth0", "br-a")
+    run("ip", "link", "add", taken, "type", "bridge")
+    try:
+        said = stack.call("apply", str(FILE), "--yes")
+        assert said.returncode == 1
+        assert taken in said.stderr and "not ours" in said.stderr
+        for _ in range(3):  # also while the next try is awaited, and although the rest is right
+            detail = stack.json("show", "topology", "two-tenants")
+            failed = {entity["entity"] for entity in detail["entities"] if entity["status"] == "failed"}
+            # The namespace has a route over that link.
+            assert failed == {"links/br-a--red-web1:eth0", "nodes/red-web1"}
+            stack.vsctl("set", "bridge", "br-b", "external_ids:theirs=1")  # an event, so a pass
+        run("ip", "netns", "exec", "red-web2", "ping", "-c", "1", "-W", "5", "10.1.0.13")
+        run("ip", "link", "show", taken)
+    finally:
+        run("ip", "link", "del", taken)
+    until(lambda: stack.in_sync("two-tenants"), f"in sync once the name is free\n{stack.log()}")

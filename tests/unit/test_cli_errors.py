@@ -19,6 +19,12 @@ from served_api import DEADLINE, Served, running, served_api, short_directory
 from vswitchctl.api.server import ApiServer
 from vswitchctl.errors import Conflict, RetryableError
 
+AS_NOBODY = (
+    *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
+    *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),
+)
+"""setpriv(1): nobody, who may still read a checkout in the home of root, but neither write nor connect."""
+
 
 @pytest.fixture
 def api() -> Iterator[Served]:
@@ -74,11 +80,10 @@ def test_a_path_that_is_no_socket(cli: CommandLine) -> None:
 
 
 def test_a_socket_that_another_user_may_not_open(api: Served, tmp_path: Path) -> None:
-    """As nobody (65534), through setpriv(1): root may open every socket."""
+    """As another user: root may open every socket."""
     api.socket.parent.chmod(0o711)
-    as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     done = subprocess.run(
-        [*as_nobody, *COMMAND, "--socket", str(api.socket), "show"],
+        [*AS_NOBODY, *COMMAND, "--socket", str(api.socket), "show"],
         capture_output=True,
         text=True,
         cwd="/",
@@ -92,9 +97,8 @@ def test_a_socket_that_another_user_may_not_open(api: Served, tmp_path: Path) ->
 
 @pytest.mark.parametrize("verb", ["run", "up", "down"])
 def test_the_daemons_own_commands_need_root(tmp_path: Path, verb: str) -> None:
-    as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     done = subprocess.run(
-        [*as_nobody, *COMMAND, verb],
+        [*AS_NOBODY, *COMMAND, verb],
         capture_output=True,
         text=True,
         cwd="/",

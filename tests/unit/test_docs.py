@@ -14,7 +14,13 @@ import typer.main
 from vswitchctl.cli.main import app
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "vswitchctl/DESIGN.md", "vswitchctl/pipeline/PIPELINE.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "vswitchctl/DESIGN.md",
+    "vswitchctl/pipeline/PIPELINE.md",
+    "docs/topology.md",
+)
 
 Located = tuple[str, int, str]
 """Document, line number, text."""

@@ -45,10 +45,17 @@ RICH: dict[str, Any] = {
                     "ip": ["10.9.0.2/24", "10.1.0.2/24"],
                     "mac": "02:00:00:00:00:01",
                     "mtu": 1400,
+                    "allowed": [
+                        {"mac": "00:00:5e:00:01:07", "ip": "10.9.0.100/32", "description": "VRRP"},
+                        {"ip": "2001:db8:1::/64"},
+                        {"mac": "02:00:00:00:00:09"},
+                    ],
+                    "dhcp_server": True,
+                    "router": True,
                     "description": "two addresses, in this order",
                     "acls": ["web", "closed"],
                 },
-                "eth0": {"network": "lan"},
+                "eth0": {"network": "lan", "port_security": False},
             },
             "routes": [
                 {"to": "default", "via": "10.9.0.1", "description": "out"},

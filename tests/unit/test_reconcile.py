@@ -146,7 +146,9 @@ def test_an_edited_topology_starts_afresh_and_others_do_not() -> None:
 
 def test_a_port_that_moves_leaves_the_old_bridge_with_the_same_transaction() -> None:
     state = desired()
-    moved = DesiredState(state.netlink, OvsState(state.ovs.bridges, {PortKey("b", "v-1"): OvsPortSpec(OWNER)}))
+    moved = DesiredState(
+        state.netlink, OvsState(state.ovs.bridges, {PortKey("b", "v-1"): OvsPortSpec(OWNER)})
+    )
     plan = plan_wiring(moved, *there(state))
     assert [(change.action, change.key) for change in plan.ovs_up] == [
         (Action.REMOVE, PortKey("a", "v-1")),

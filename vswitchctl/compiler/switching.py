@@ -5,11 +5,26 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
+from vswitchctl.compiler.endpoints import (
+    has_strangers,
+    mac_number,
+    networks_with_strangers,
+    own_addresses,
+    port_security,
+)
 from vswitchctl.compiler.policy import acl_sets
 from vswitchctl.compiler.wiring import Wiring
 from vswitchctl.model.intent import Stored
 from vswitchctl.model.state import Facts, Owner, PortKey
-from vswitchctl.model.switch import KnownMac, Membership, PortAcl, Switch, SwitchNetwork, SwitchPort
+from vswitchctl.model.switch import (
+    KnownAddress,
+    KnownMac,
+    Membership,
+    PortAcl,
+    Switch,
+    SwitchNetwork,
+    SwitchPort,
+)
 from vswitchctl.model.topology import Bridge, LinuxBridge, Topology, Uplink
 from vswitchctl.topology.graph import Forwarding, forwarding
 
@@ -45,10 +60,13 @@ class _Switches:
         self.tags = stored.tags
         self.zones = stored.zones
         self.acl_sets = acl_sets(stored.topology)
+        self.strangers = networks_with_strangers(stored.topology)
+        self.own_addresses = own_addresses(stored.topology)
         self.wiring = wiring
         self.facts = facts
         self.memberships: dict[tuple[str, str], list[Membership]] = defaultdict(list)
         self.macs: dict[str, list[KnownMac]] = defaultdict(list)
+        self.addresses: dict[str, list[KnownAddress]] = defaultdict(list)
         self.networks: dict[str, list[SwitchNetwork]] = defaultdict(list)
         self.numbered: dict[str, list[tuple[str, PortKey, int]]] = defaultdict(list)
         for (bridge, towards), key in wiring.ports.items():
@@ -56,7 +74,7 @@ class _Switches:
                 self.numbered[bridge].append((towards, key, facts.ofports[key]))
 
     def network(self, name: str, paths: Forwarding) -> None:
-        unknown = learns(self.topology, name)
+        unknown = learns(self.topology, name) or name in self.strangers
         bridges = [s for s in sorted(paths.switches) if isinstance(self.topology.nodes[s], Bridge)]
         self._memberships(name, paths, unknown)
         self._macs(name, paths, bridges)
@@ -72,7 +90,9 @@ class _Switches:
                 ofport,
                 self.wiring.ovs.ports[key].owner,
                 tuple(self.memberships[name, towards]),
-                self._acl(towards),
+                endpoint=self.topology.interface(towards) is not None,
+                security=port_security(self.topology, towards),
+                acl=self._acl(towards),
             )
             for towards, key, ofport in self.numbered[name]
         ]
@@ -83,6 +103,7 @@ class _Switches:
             ports=tuple(sorted(ports, key=lambda port: port.ofport)),
             macs=tuple(sorted(self.macs[name], key=lambda known: (known.tag, known.mac))),
             networks=tuple(sorted(self.networks[name], key=lambda network: network.tag)),
+            addresses=tuple(sorted(self.addresses[name], key=lambda k: (k.tag, k.version, k.address))),
             acl_sets=tuple(acl_set for acl_set in self.acl_sets.values() if acl_set.number in used),
         )
 
@@ -113,7 +134,7 @@ class _Switches:
             if isinstance(self.topology.nodes[switch], Bridge):
                 node = self.topology.nodes.get(end)
                 vid = node.trunk.get(network) if isinstance(node, Uplink) else None
-                learn = isinstance(node, Uplink)
+                learn = isinstance(node, Uplink) or has_strangers(self.topology, end)
                 self.memberships[switch, end].append(Membership(tag, vid, flood=True, learn=learn))
         for a, b in sorted(paths.carried):
             flood = (a, b) in paths.tree
@@ -125,21 +146,24 @@ class _Switches:
     def _macs(self, network: str, paths: Forwarding, bridges: Iterable[str]) -> None:
         tag = self.tags[network]
         known = [
-            (
-                int(self.topology.endpoint_mac(end).replace(":", ""), 16),
-                end,
-                switch,
-                self._owner(f"interfaces/{end}"),
-            )
+            (mac_number(self.topology.endpoint_mac(end)), end, switch, self._owner(f"interfaces/{end}"))
             for end, switch in paths.attached.items()
             if self.topology.interface(end) is not None
         ]
+        asking = {switch for _, _, switch, _ in known}
         for bridge in bridges:
             for mac, end, switch, owner in known:
                 towards = end if switch == bridge else paths.next_hop.get((bridge, switch))
                 ofport = None if towards is None else self._ofport(bridge, towards)
-                if ofport is not None:
-                    self.macs[bridge].append(KnownMac(tag, mac, ofport, owner))
+                if ofport is None:
+                    continue
+                self.macs[bridge].append(KnownMac(tag, mac, ofport, owner))
+                if bridge in asking:
+                    here = ofport if switch == bridge else None
+                    self.addresses[bridge] += [
+                        KnownAddress(tag, version, address, mac, here, owner)
+                        for version, address in self.own_addresses[end]
+                    ]
 
     def _flood(self, network: str, bridge: str, paths: Forwarding) -> tuple[int, ...]:
         ends = [end for end, switch in paths.attached.items() if switch == bridge]

@@ -117,6 +117,9 @@ class _Idl(connection.OvsdbIdl):  # type: ignore[misc]
         """Connected, and the replica is complete."""
         return bool(self._session.is_connected() and self.state == self.IDL_S_MONITORING)
 
+    def cooperative_yield(self) -> None:
+        """Nothing: ovsdbapp sleeps here for every row, which only green threads need."""
+
     def run(self) -> bool:
         changed = bool(super().run())
         ready = self.ready
@@ -175,6 +178,8 @@ class _Write:
             status = self._finish(transaction)
             if status == transaction.TRY_AGAIN:
                 self._await_change(seqno)
+            elif status == transaction.ERROR and self._idl.change_seqno != seqno:
+                continue  # it may have been refused for what the replica did not show yet
             elif status == transaction.SUCCESS:
                 return Outcome(None, transaction.get_increment_new_value())
             elif status == transaction.UNCHANGED:

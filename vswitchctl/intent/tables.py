@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from vswitchctl.model.policy import Rule
 from vswitchctl.model.topology import (
+    AllowedPair,
     Bridge,
     Expect,
     Group,
@@ -53,6 +54,8 @@ TEXT = Codec(str, lambda column: column)
 TEXTS = Codec(lambda value: dict(enumerate(map(str, value))), LIST.decode)
 """A number or a text, which the model tells apart."""
 PEER = Codec(lambda value: dict(value.named), dict)
+UNLESS_FALSE = Codec(lambda value: [] if value else [False], lambda column: column[0] if column else True)
+"""True where nothing stands: so it is in rows written before the column was there."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,12 +124,30 @@ LINUX_BRIDGE = Table(
     entity="nodes/{name}",
     constant={"kind": "linux-bridge"},
 )
+ALLOWED_PAIR = Table(
+    "Allowed_Pair",
+    AllowedPair,
+    {"mac": OPTIONAL, "ip": OPTIONAL, **_ABOUT},
+    stored=("position",),
+    identity="",
+)
 INTERFACE = Table(
     "Interface",
     Interface,
-    {"network": PLAIN, "ip": LIST, "mac": OPTIONAL, "mtu": OPTIONAL, "acls": LIST, **_ABOUT},
+    {
+        "network": PLAIN,
+        "ip": LIST,
+        "mac": OPTIONAL,
+        "mtu": OPTIONAL,
+        "port_security": UNLESS_FALSE,
+        "dhcp_server": PLAIN,
+        "router": PLAIN,
+        "acls": LIST,
+        **_ABOUT,
+    },
     stored=("name", "position", "source", "zone"),
     entity="interfaces/{parent}:{name}",
+    holds=(Held("allowed", "ordered", ALLOWED_PAIR, "allowed"),),
 )
 ROUTE = Table("Route", Route, {"to": PLAIN, "via": PLAIN, **_ABOUT}, stored=("position",), identity="to")
 NAMESPACE = Table(

@@ -21,6 +21,33 @@ class Membership:
     learn: bool
 
 
+Prefix = tuple[int, int]
+"""An address as an integer, and how many of its leading bits count."""
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedSource:
+    """A MAC that an endpoint may send from, and the addresses that go with it; none overlaps another.
+
+    any_address: nothing was declared, so any address goes with it, and ipv4 and ipv6 are empty.
+    """
+
+    mac: int
+    ipv4: tuple[Prefix, ...]
+    ipv6: tuple[Prefix, ...]
+    any_address: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PortSecurity:
+    """What the endpoint of a port may send. owner: its interface. sources: by MAC."""
+
+    owner: Owner
+    sources: tuple[AllowedSource, ...]
+    dhcp_server: bool
+    router: bool
+
+
 @dataclass(frozen=True, slots=True)
 class AddressTerm:
     """A peer by address. family: 4 or 6, and value and mask of that many bits; 0: a MAC of 48 bits."""
@@ -78,11 +105,16 @@ class PortAcl:
 
 @dataclass(frozen=True, slots=True)
 class SwitchPort:
-    """A port with an OpenFlow number and the networks it takes part in."""
+    """A port with an OpenFlow number and the networks it takes part in.
+
+    endpoint: exactly one declared endpoint is behind it. security: what it may send; None: anything.
+    """
 
     ofport: int
     owner: Owner
     memberships: tuple[Membership, ...]
+    endpoint: bool = False
+    security: PortSecurity | None = None
     acl: PortAcl | None = None
 
 
@@ -93,6 +125,21 @@ class KnownMac:
     tag: int
     mac: int
     ofport: int
+    owner: Owner
+
+
+@dataclass(frozen=True, slots=True)
+class KnownAddress:
+    """An address that a declared endpoint alone has. version: 4 or 6.
+
+    ofport: the endpoint's port where it is on this bridge, else None.
+    """
+
+    tag: int
+    version: int
+    address: int
+    mac: int
+    ofport: int | None
     owner: Owner
 
 
@@ -115,4 +162,5 @@ class Switch:
     ports: tuple[SwitchPort, ...]
     macs: tuple[KnownMac, ...]
     networks: tuple[SwitchNetwork, ...]
+    addresses: tuple[KnownAddress, ...] = ()
     acl_sets: tuple[AclSet, ...] = ()

@@ -11,7 +11,15 @@ import ipaddress
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StringConstraints,
+)
 
 from vswitchctl.model.policy import Cidr, Rule
 
@@ -65,6 +73,13 @@ def _address(value: str) -> str:
         raise ValueError(f"not an IP address: {error}") from error
 
 
+def _allowed_addresses(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value))
+    except ValueError as error:
+        raise ValueError(f"not an address or subnet, e.g. 10.1.0.100 or 10.1.0.0/24: {error}") from error
+
+
 def _route_target(value: str) -> str:
     return "0.0.0.0/0" if value == "default" else _network(value)
 
@@ -106,6 +121,7 @@ Mac = Annotated[str, AfterValidator(_mac)]
 Subnet = Annotated[str, AfterValidator(_network)]
 InterfaceAddress = Annotated[str, AfterValidator(_interface_address)]
 Address = Annotated[str, AfterValidator(_address)]
+AllowedAddresses = Annotated[str, AfterValidator(_allowed_addresses)]
 RouteTarget = Annotated[str, AfterValidator(_route_target)]
 Rate = Annotated[str, BeforeValidator(_rate)]
 Vlan = Annotated[int, Field(ge=VLAN_MIN, le=VLAN_MAX)]
@@ -134,6 +150,15 @@ class Network(Entity):
     mtu: Mtu = 1500
 
 
+class AllowedPair(Entity):
+    """A source that an interface may use beside its own MAC with its own addresses."""
+
+    mac: Mac | None = Field(None, description="the interface's own where absent")
+    ip: AllowedAddresses | None = Field(
+        None, description="an address or a subnet; the interface's own addresses where absent"
+    )
+
+
 class Interface(Entity):
     """A network interface of an endpoint: one MAC in one network."""
 
@@ -141,6 +166,10 @@ class Interface(Entity):
     ip: Annotated[tuple[InterfaceAddress, ...], BeforeValidator(_one_or_many)] = ()
     mac: Mac | None = Field(None, description="derived from the topology, node and interface where absent")
     mtu: Mtu | None = Field(None, description="the network's where absent")
+    port_security: StrictBool = Field(True, description="drop what carries another's MAC or address")
+    allowed: tuple[AllowedPair, ...] = Field((), description="further sources it may use")
+    dhcp_server: StrictBool = Field(False, description="it may send what only DHCP servers and relays send")
+    router: StrictBool = Field(False, description="it may send router advertisements and redirects")
     acls: Annotated[tuple[Name, ...], BeforeValidator(_one_or_many)] = ()
 
 

@@ -11,7 +11,7 @@ _IPV4 = frozenset({"nw_src", "nw_dst", "arp_spa", "arp_tpa", "tun_src", "tun_dst
 _IPV6 = frozenset({"ipv6_src", "ipv6_dst", "nd_target"})
 _DECIMAL = frozenset(
     {"in_port", "nw_proto", "nw_ttl", "nw_ecn", "ip_dscp", "arp_op", "vlan_pcp", "icmp_type", "icmp_code"}
-    | {"icmpv6_type", "icmpv6_code", "conj_id", "ct_zone"}
+    | {"icmpv6_type", "icmpv6_code", "nd_options_type", "conj_id", "ct_zone"}
     | {f"{protocol}_{side}" for protocol in ("tcp", "udp", "sctp") for side in ("src", "dst")}
 )
 _FRAGMENTS = {(0, 3): "no", (1, 1): "yes", (1, 3): "first", (3, 3): "later", (0, 2): "not_later"}

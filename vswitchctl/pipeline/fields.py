@@ -12,8 +12,8 @@ from dataclasses import dataclass
 OXM = 0x8000
 """OFPXMC_OPENFLOW_BASIC."""
 
-OF, NXM = 0x0000, 0x0001
-"""NXM_OF and NXM_NX: the Nicira extensions."""
+OF, NXM, ERIC = 0x0000, 0x0001, 0x1000
+"""NXM_OF and NXM_NX: the Nicira extensions. ERICOXM_OF: fields of neighbour discovery, ovs-fields(7)."""
 
 HAS_MASK = 0x100
 """The mask bit of an OXM header; the length that follows it then counts value and mask."""
@@ -26,6 +26,15 @@ PROTO_ICMP, PROTO_TCP, PROTO_UDP, PROTO_ICMPV6, PROTO_SCTP = 1, 6, 17, 58, 132
 
 ICMPV6_NS, ICMPV6_NA = 135, 136
 """Neighbour Solicitation and Advertisement, RFC 4861."""
+
+ICMPV6_RS, ICMPV6_RA, ICMPV6_REDIRECT = 133, 134, 137
+"""Router Solicitation and Advertisement, Redirect, RFC 4861."""
+
+ICMPV6_MLD_REPORT, ICMPV6_MLD_DONE, ICMPV6_MLD2_REPORT = 131, 132, 143
+"""Multicast Listener Report and Done, RFC 2710; Version 2 Report, RFC 3810."""
+
+ARP_REQUEST, ARP_REPLY = 1, 2
+"""RFC 826."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +151,11 @@ ICMP_TYPE = _field("icmp_type", OXM, 19, 1, maskable=False, nxm=(OF, 13), prereq
 ICMP_CODE = _field("icmp_code", OXM, 20, 1, maskable=False, nxm=(OF, 14), prereq=_ICMP)
 ICMPV6_TYPE = _field("icmpv6_type", OXM, 29, 1, maskable=False, nxm=(NXM, 21), prereq=_ICMPV6)
 ICMPV6_CODE = _field("icmpv6_code", OXM, 30, 1, maskable=False, nxm=(NXM, 22), prereq=_ICMPV6)
+ND_RESERVED = _field("nd_reserved", ERIC, 1, 4, maskable=False, prereq=_ND)
+"""The 32 bits before the target: of an advertisement the flags R, S and O, RFC 4861 section 4.4."""
 ND_TARGET = _field("nd_target", OXM, 31, 16, nxm=(NXM, 23), prereq=_ND)
+ND_OPTIONS_TYPE = _field("nd_options_type", ERIC, 2, 1, maskable=False, prereq=_ND)
+"""Type of the first option, RFC 4861 section 4.6.1: 1 names the source's MAC, 2 the target's."""
 ND_SLL = _field("nd_sll", OXM, 32, 6, nxm=(NXM, 24), prereq=_NS)
 ND_TLL = _field("nd_tll", OXM, 33, 6, nxm=(NXM, 25), prereq=_NA)
 ARP_OP = _field("arp_op", OXM, 21, 2, maskable=False, nxm=(OF, 15), prereq=_ARP)

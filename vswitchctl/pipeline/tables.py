@@ -27,8 +27,40 @@ CLASSIFY = Table(
     "classify",
     matches=frozenset({"in_port", "vlan_vid"}),
     sets=frozenset({"network", "learn", "no_flood", "vlan_vid"}),
-    next=frozenset({"ct_from"}),
+    next=frozenset({"port_security", "arp_nd", "ct_from"}),
     purpose="port and VLAN tag decide the network; the tag comes off",
+)
+_ICMPV6 = frozenset({"dl_type", "nw_proto", "icmpv6_type", "icmpv6_code"})
+_UDP = frozenset({"dl_type", "nw_proto", "udp_src", "udp_dst"})
+PORT_SECURITY = Table(
+    10,
+    "port_security",
+    matches=_ICMPV6 | _UDP | {"in_port", "dl_src", "arp_sha", "arp_spa", "nd_target", "nd_sll", "nd_tll"},
+    next=frozenset({"source_address", "arp_nd"}),
+    purpose="an endpoint's own MAC, in the frame and inside ARP and ND; only servers and routers act as such",
+)
+SOURCE_ADDRESS = Table(
+    11,
+    "source_address",
+    matches=_ICMPV6 | _UDP | {"in_port", "dl_src", "nw_src", "ipv6_src"},
+    next=frozenset({"arp_nd"}),
+    purpose="an endpoint's own IPv4 and IPv6 addresses",
+)
+ARP_ND = Table(
+    20,
+    "arp_nd",
+    matches=_ICMPV6 | {"in_port", "network", "dl_dst", "arp_op", "arp_tpa", "nd_target", "nd_sll"},
+    sets=frozenset({"dl_src", "dl_dst", "arp_op", "arp_sha", "arp_spa", "arp_tha", "arp_tpa", "output"})
+    | {"ipv6_src", "ipv6_dst", "icmpv6_type", "nd_reserved", "nd_options_type"},
+    next=frozenset({"nd_answer", "ct_from"}),
+    purpose="who asks for the MAC of a declared address has the answer from the switch",
+)
+ND_ANSWER = Table(
+    21,
+    "nd_answer",
+    matches=_ICMPV6,
+    sets=frozenset({"nd_tll", "output"}),
+    purpose="the end of an answer of neighbour discovery",
 )
 _RULE_MATCHES = frozenset(
     {"acl_set", "ct_state", "ct_mark", "conj_id", "dl_type", "nw_proto", "icmp_type", "icmpv6_type"}
@@ -126,12 +158,12 @@ OUTPUT = Table(
 )
 
 TABLES: tuple[Table, ...] = (
-    *(CLASSIFY, CT_FROM, ACL_FROM, COMMIT_FROM),
+    *(CLASSIFY, PORT_SECURITY, SOURCE_ADDRESS, ARP_ND, ND_ANSWER),
+    *(CT_FROM, ACL_FROM, COMMIT_FROM),
     *(L2_LEARNING, L2_LOOKUP, L2_LEARNED, FLOOD),
     *(CT_TO, ACL_TO, COMMIT_TO, OUTPUT),
 )
-"""Numbers in between are left for port security (10), ARP/ND (20), QoS in (30), L3 (60) and
-QoS out (110)."""
+"""Numbers in between are left for QoS in (30), L3 (60) and QoS out (110)."""
 
 BY_ID: dict[int, Table] = {table.id: table for table in TABLES}
 LEARNED_IDS: frozenset[int] = frozenset(table.id for table in TABLES if table.learned)

@@ -1,12 +1,7 @@
 """The reconcile loop: level-triggered, one pass at a time, the only place that makes changes.
 
 Events do no I/O: they call `mark`, and the next pass reads whatever is cheap to read, compiles, diffs and
-applies. A pass adds in dependency order and removes in reverse:
-
-    namespaces, Linux bridges, veth pairs -> bridges, ports -> flows
-    -> (what goes) ports, bridges -> links, namespaces
-
-then reads back. What a pass could not do stands in the status of its entity, and is tried again.
+applies (`work.py`). What a pass could not do stands in the status of its entity, and is tried again.
 """
 
 from __future__ import annotations
@@ -18,42 +13,18 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from vswitchctl.compiler.compile import Compiler
-from vswitchctl.errors import RetryableError, VswitchctlError
-from vswitchctl.model.flow import FlowKey, FlowTable, cookie
+from vswitchctl.errors import VswitchctlError
 from vswitchctl.model.intent import Intent
-from vswitchctl.model.plan import Change, Failure
-from vswitchctl.model.state import DesiredState, Facts, ObservedOvs, Owner, PortKey
-from vswitchctl.pipeline.cookies import without_rule
+from vswitchctl.model.plan import Change
+from vswitchctl.model.state import DesiredState, Facts, ObservedOvs, Owner
 from vswitchctl.reconcile.backoff import BackOff
-from vswitchctl.reconcile.delta import diff
-from vswitchctl.reconcile.plan import WiringPlan, plan_wiring, stale_ports
 from vswitchctl.reconcile.protocol import IntentStore, Netlink, ObservedFlows, OpenFlow, Ovs
+from vswitchctl.reconcile.work import Outcome, Work
 
 LOG = logging.getLogger(__name__)
 
-OFPORT_WAIT = 10.0
-"""Seconds a pass waits for Open vSwitch to number new ports; later numbers come as events."""
-
-REMOVAL_WAIT = 60.0
-"""Seconds for Open vSwitch to take ports down: about 14 ms each on the userspace datapath."""
-
 REREAD = 2.0
 """Seconds until the next try while something outside does not answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What the last pass left of one topology.
-
-    generation: the one that was compiled. verified: read back and found as declared.
-    failures / pending: entity -> reason. gone: the topology is no longer in the intent.
-    """
-
-    generation: int
-    verified: bool
-    failures: Mapping[Owner, str]
-    pending: Mapping[Owner, str]
-    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +157,7 @@ class Loop:
     def _pass_once(self) -> tuple[dict[str, Outcome], DesiredState]:
         intent = self.store.read()
         self._start_afresh(intent)
-        work = _Work(self, intent)
+        work = Work(self, intent)
         work.wire()
         work.flow()
         work.unwire()
@@ -255,140 +226,3 @@ class Loop:
         with self._wake:
             self._step = Step(self._step.done + count, self._step.total, self._step.name)
             self._wake.notify_all()
-
-
-class _Work:
-    """One pass: what was read, what is wanted, and what could not be done."""
-
-    def __init__(self, loop: Loop, intent: Intent) -> None:
-        self.loop = loop
-        self.intent = intent
-        self.failures: dict[Owner, str] = {}
-        self.flow_failures: dict[Owner, str] = {}
-        self.tried: set[Owner] = set()
-        self.unverified: set[str] = set()
-        self.before = self._plan()
-
-    def _plan(self) -> WiringPlan:
-        # In this order: a port that has a number by now has had its device opened before.
-        self.ovs = self.loop.ovs.read()
-        self.netlink = self.loop.netlink.read()
-        self.desired = self.loop.compile(self.intent, self.ovs)
-        return plan_wiring(self.desired, self.netlink, self.ovs)
-
-    def wire(self) -> None:
-        """Add and change devices, then ports, and let Open vSwitch number them."""
-        plan = self.before
-        self._apply("links and namespaces", self.loop.netlink.apply, plan.netlink_up)
-        if plan.netlink_up:
-            plan = self._plan()
-        stale = stale_ports(self.netlink, self.ovs)
-        if stale:
-            self._apply("ports to open anew", self.loop.ovs.apply, stale)
-            self.loop.ovs.wait_applied(OFPORT_WAIT)
-            plan = self._plan()
-        self._apply("bridges and ports", self.loop.ovs.apply, plan.ovs_up)
-        if plan.ovs_up:
-            wanted = [key for key in self.desired.ovs.ports if key not in self.ovs.ofports]
-            self.loop.ovs.wait_ofports(wanted, OFPORT_WAIT)
-            self._plan()
-
-    def flow(self) -> None:
-        """Make the flows of every bridge that is there right, each in one bundle, and read back."""
-        there = sorted(name for name in self.desired.flows if name in self.ovs.owned.bridges)
-        self.loop.openflow.connect(there)
-        self.loop.keep_flows(there)
-        for bridge in there:
-            try:
-                self._flow(bridge, self.desired.flows[bridge])
-            except RetryableError as error:
-                self._bridge_failed(bridge, str(error))
-
-    def _flow(self, bridge: str, desired: FlowTable) -> None:
-        observed = self.loop.flows(bridge)
-        taken = desired.keys() & observed.foreign.keys()
-        for key in taken:
-            self._flow_failed(bridge, key, desired, "a flow of somebody else has the match of one of ours")
-        delta = diff(desired, observed.owned)
-        add = {key: wanted for key, (_, wanted) in delta.change.items()}
-        add |= {key: wanted for key, wanted in delta.add.items() if key not in taken}
-        if not add and not delta.remove:
-            return
-        self.loop.begin(f"flows of {bridge}", len(add) + len(delta.remove))
-        refused = self.loop.openflow.apply(bridge, add, list(delta.remove), self.loop.advance)
-        for failure in refused:
-            self._flow_failed(bridge, failure.key, desired, failure.message)
-        self.loop.forget_flows([bridge])
-        if not refused and not taken and diff(desired, self.loop.flows(bridge).owned):
-            self._bridge_failed(bridge, "flows read back differ from those sent")
-
-    def _flow_failed(self, bridge: str, key: FlowKey, desired: FlowTable, reason: str) -> None:
-        owner = self.desired.cookies.get(without_rule(cookie(desired[key]))) if key in desired else None
-        self.flow_failures[owner or self.desired.ovs.bridges[bridge].owner] = f"bridge '{bridge}': {reason}"
-
-    def _bridge_failed(self, bridge: str, reason: str) -> None:
-        self.flow_failures[self.desired.ovs.bridges[bridge].owner] = f"bridge '{bridge}': {reason}"
-
-    def unwire(self) -> None:
-        """Remove what is no longer declared: ports and bridges, then links and namespaces."""
-        self._apply("ports and bridges to remove", self.loop.ovs.apply, self.before.ovs_down)
-        if self.before.ovs_down:
-            # A bridge's own device is there until ovs-vswitchd has taken it down.
-            self.loop.ovs.wait_applied(REMOVAL_WAIT)
-        self._apply("links and namespaces to remove", self.loop.netlink.apply, self.before.netlink_down)
-
-    def _apply(self, step: str, apply: _Apply, changes: Sequence[Change]) -> None:
-        allowed = self.loop.allowed(changes)
-        if not allowed:
-            return
-        self.loop.begin(step, len(allowed))
-        for change in allowed:
-            LOG.info(
-                "%s %s %s for %s: %s",
-                change.action,
-                change.kind,
-                change.name,
-                change.owner.text,
-                change.reason,
-            )
-        self.tried.update(change.owner for change in allowed)
-        for failure in apply(allowed, self.loop.advance):
-            LOG.warning("%s: %s", failure.change.owner.text, failure.message)
-            self.failures[failure.change.owner] = failure.message
-
-    def outcomes(self, last: Mapping[str, Outcome]) -> dict[str, Outcome]:
-        """Read the devices back and say of each topology what became of it."""
-        after = [*self._plan(), *stale_ports(self.netlink, self.ovs)] if self.tried else []
-        missing = {change.owner: f"{change.kind} '{change.name}': {change.reason}" for change in after}
-        # A reason that an outside system gave says more than "not there", also while the next try is awaited.
-        kept = {owner: text for outcome in last.values() for owner, text in outcome.failures.items()}
-        missing |= {owner: kept[owner] for owner in missing.keys() & kept.keys() - self.tried}
-        broken = {self.ovs.owned.ports[key].owner: text for key, text in self._port_errors()}
-        failures = {**missing, **self.failures, **self.flow_failures}
-        self.loop.note(failures, self.tried)
-        pending = {**self.desired.pending, **broken}
-        gone = {name for name, outcome in last.items() if not (outcome.gone and outcome.verified)}
-        gone |= {owner.topology for owner in failures}
-        found = {
-            name: self._outcome(name, stored.generation, failures, pending)
-            for name, stored in self.intent.items()
-        }
-        for name in sorted(gone - self.intent.keys()):
-            mine = {owner: text for owner, text in failures.items() if owner.topology == name}
-            found[name] = Outcome(0, verified=not mine, failures=mine, pending={}, gone=True)
-        return found
-
-    def _port_errors(self) -> Iterable[tuple[PortKey, str]]:
-        return ((key, text) for key, text in self.ovs.errors.items() if key in self.ovs.owned.ports)
-
-    def _outcome(
-        self, name: str, generation: int, failures: Mapping[Owner, str], pending: Mapping[Owner, str]
-    ) -> Outcome:
-        failed = {owner: text for owner, text in failures.items() if owner.topology == name}
-        waiting = {
-            owner: text for owner, text in pending.items() if owner.topology == name and owner not in failed
-        }
-        return Outcome(generation, verified=not failed and not waiting, failures=failed, pending=waiting)
-
-
-_Apply = Callable[[Sequence[Change], Callable[[int], None]], list[Failure]]

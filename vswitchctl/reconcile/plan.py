@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -67,6 +67,13 @@ def stale_ports(netlink: ObservedNetlink, ovs: ObservedOvs) -> list[Change]:
         for key, port in ovs.owned.ports.items()
         if port.type == "" and key in ovs.ofports and key.name in netlink.unopened
     ]
+
+
+def under_ports(changes: Iterable[Change], ovs: ObservedOvs) -> bool:
+    """Whether any of these links is made under a port that is there, which may hold its predecessor."""
+    ports = {key.name for key in ovs.owned.ports}
+    pairs = (change.desired for change in changes if change.kind is Kind.VETH)
+    return any(end.name in ports for pair in pairs for end in (pair.a, pair.b))
 
 
 def _is_port(change: Change, action: Action) -> bool:

@@ -147,14 +147,16 @@ class HostService:
         with self._loop.lock:
             netlink, ovs = self._loop.netlink.read(), self._loop.ovs.read()
         refuse_conflicts(topology, self._store.read(), netlink, ovs)
+        since = self._operations.moment()
         stored = self._store.write(topology, document.sources, expected_generation=expected_generation)
-        return self._operations.begin("apply", topology.name, stored.generation)
+        return self._operations.begin("apply", topology.name, stored.generation, since)
 
     def destroy(self, name: str) -> OperationView:
         """See `Service.destroy`."""
         stored = find(self._store.read(), name)
+        since = self._operations.moment()
         self._store.delete(name)
-        return self._operations.begin("destroy", name, stored.generation)
+        return self._operations.begin("destroy", name, stored.generation, since)
 
     def operation(self, operation_id: str) -> OperationView:
         """See `Service.operation`."""

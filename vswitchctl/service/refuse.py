@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 from vswitchctl.errors import Conflict, InvalidTopology, NotFound
 from vswitchctl.model.intent import Intent, Stored, claims
 from vswitchctl.model.state import ObservedNetlink, ObservedOvs, Owner
 from vswitchctl.model.topology import Topology, Uplink
 from vswitchctl.topology.validate import validate
+
+FEW = 4
 
 
 def refuse_invalid(topology: Topology) -> None:
@@ -20,18 +23,16 @@ def refuse_invalid(topology: Topology) -> None:
 def refuse_conflicts(topology: Topology, intent: Intent, netlink: ObservedNetlink, ovs: ObservedOvs) -> None:
     """Raise Conflict where a device is another topology's or somebody else's; nothing was touched."""
     taken = {
-        claim: (name, entity)
+        claim: name
         for name, stored in intent.items()
         if name != topology.name
-        for claim, entity in claims(stored.topology)
+        for claim, _ in claims(stored.topology)
     }
-    problems = []
+    problems, theirs = [], defaultdict[str, list[str]](list)
     for claim, entity in claims(topology):
         kind, _, name = claim.partition(":")
         if claim in taken:
-            problems.append(
-                f"{entity}: '{name}' belongs to {taken[claim][1]} of topology '{taken[claim][0]}'"
-            )
+            theirs[taken[claim]].append(name)
         elif isinstance(topology.nodes[entity.removeprefix("nodes/")], Uplink):
             if name in ovs.names and ovs.names[name] is None:
                 problems.append(f"{entity}: device '{name}' is already a port of somebody else's bridge")
@@ -40,8 +41,15 @@ def refuse_conflicts(topology: Topology, intent: Intent, netlink: ObservedNetlin
         ):
             what = "namespace" if kind == "netns" else "device"
             problems.append(f"{entity}: a {what} '{name}' exists and is not ours")
+    problems += [f"topology '{other}' already has {_few(names)}" for other, names in theirs.items()]
     if problems:
-        raise Conflict("; ".join(problems), "rename the node, or remove what has its name")
+        raise Conflict(_few(problems, "; "), "rename the nodes, or remove what has their names")
+
+
+def _few(texts: Sequence[str], separator: str = ", ") -> str:
+    """The first of them, and how many more there are: an error is one line."""
+    more = f"{separator}and {len(texts) - FEW} more" if len(texts) > FEW else ""
+    return separator.join(texts[:FEW]) + more
 
 
 def _is_foreign(name: str, names: Mapping[str, Owner | None], ovs: ObservedOvs) -> bool:

@@ -23,7 +23,8 @@ from vswitchctl.model.views import (
 from vswitchctl.pipeline.cookies import without_rule
 from vswitchctl.pipeline.decode import describe
 from vswitchctl.reconcile.delta import Delta
-from vswitchctl.reconcile.loop import Outcome, Pass
+from vswitchctl.reconcile.loop import Pass
+from vswitchctl.reconcile.work import Outcome
 
 
 class Statuses:

@@ -93,12 +93,26 @@ class TopologyBuilder:
         ip: str | Iterable[str] = (),
         mac: str | None = None,
         mtu: int | None = None,
+        port_security: bool | None = None,
+        allowed: Iterable[Mapping[str, str]] = (),
+        dhcp_server: bool | None = None,
+        router: bool | None = None,
         acls: str | Iterable[str] = (),
         description: str = "",
     ) -> Self:
-        """An interface of a namespace named before."""
-        keys = {"network": network, "ip": _listed(ip), "mac": mac, "mtu": mtu}
-        keys |= {"acls": _listed(acls), "description": description}
+        """An interface of a namespace named before. allowed: pairs, each of 'mac', 'ip' or both."""
+        keys = {
+            "network": network,
+            "ip": _listed(ip),
+            "mac": mac,
+            "mtu": mtu,
+            "port_security": port_security,
+            "allowed": [dict(pair) for pair in allowed],
+            "dhcp_server": dhcp_server,
+            "router": router,
+            "acls": _listed(acls),
+            "description": description,
+        }
         namespace = self._namespace(node, f"interface '{name}'")
         if namespace is not None:
             interfaces = self._child(namespace, "interfaces", MarkedDict)

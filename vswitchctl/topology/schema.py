@@ -68,6 +68,11 @@ _KEYS: Final[dict[tuple[str, str], dict[str, Any]]] = {
         "examples": ["10.1.0.11/24", ["10.1.0.11/24", "fd00:1::11/64"]],
     },
     ("Interface", "mac"): _MAC,
+    ("AllowedPair", "mac"): _MAC,
+    ("AllowedPair", "ip"): {
+        "anyOf": [_ADDRESS, _PREFIXED],
+        "examples": ["10.1.0.100", "10.1.0.0/28"],
+    },
     ("Interface", "acls"): {"anyOf": [_NAME, _list_of(_NAME)], "examples": ["web", ["web", "closed"]]},
     ("Group", "addresses"): _list_of(_CIDR, ["10.9.0.0/16", "192.0.2.7"]),
     ("Rule", "ports"): _list_of(_PORT, [80, 443, "8000-8100"]),

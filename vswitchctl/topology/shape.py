@@ -11,12 +11,18 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from vswitchctl.model.topology import Topology
+from vswitchctl.model.policy import Rule
+from vswitchctl.model.topology import Interface, Topology
 from vswitchctl.topology.document import Finding
 from vswitchctl.topology.nearest import nearest
 from vswitchctl.topology.shape_words import in_words, kind_of
 from vswitchctl.topology.source import MarkedDict, MarkedList, Path, Place, path_text, place_of
 
+BOOLEANS: Final = {
+    model: frozenset(name for name, field in model.model_fields.items() if field.annotation is bool)
+    for model in (Interface, Rule)
+}
+"""Keys that are true or false."""
 NAMED_SECTIONS: Final = ("tenants", "networks", "nodes", "qos", "groups", "acls")
 _PLACEHOLDER = "unnamed"
 _ROUNDS = 4
@@ -80,7 +86,7 @@ def _without_nulls(data: MarkedDict) -> MarkedDict:
 
 
 def _booleans(data: MarkedDict, place: Place) -> list[Finding]:
-    """pydantic takes true for 1 where a number is meant; only `stateful` of a rule is a boolean."""
+    """pydantic takes true for 1 where a number is meant; few keys of interfaces and rules are booleans."""
     findings: list[Finding] = []
     walk: list[tuple[Path, Any]] = [((), data)]
     while walk:
@@ -91,7 +97,7 @@ def _booleans(data: MarkedDict, place: Place) -> list[Finding]:
             walk += [
                 ((*path, number), item) for number, item in enumerate(value) if not isinstance(item, str)
             ]
-        elif isinstance(value, bool) and not (path[:1] == ("acls",) and path[3:] == ("stateful",)):
+        elif isinstance(value, bool) and not _may_be_boolean(path):
             at = place_of(data, path, place)
             word = str(value).lower()
             message, remedy = (
@@ -100,6 +106,16 @@ def _booleans(data: MarkedDict, place: Place) -> list[Finding]:
             )
             findings.append(Finding("error", at.file, at.line, path_text(path), message, remedy))
     return findings
+
+
+def _may_be_boolean(path: Path) -> bool:
+    """A key of an interface or rule that is one, or that is unknown, which is told another way."""
+    match path:
+        case ("nodes", _, "interfaces", _, str(key)):
+            return key in BOOLEANS[Interface] or key not in Interface.model_fields
+        case ("acls", _, int(), str(key)):
+            return key in BOOLEANS[Rule] or key not in Rule.model_fields
+    return False
 
 
 def _document_path(details: ErrorDetails, data: Any) -> Path:
@@ -123,9 +139,9 @@ def _document_path(details: ErrorDetails, data: Any) -> Path:
 
 
 def _finding(details: ErrorDetails, data: MarkedDict, place: Place) -> list[Finding]:
-    if isinstance(details["input"], bool):
-        return []
     path = _document_path(details, data)
+    if isinstance(details["input"], bool) and not _may_be_boolean(path):
+        return []
     message, remedy, inner = in_words(details)
     at = place_of(data, (*path, *inner), place)
     return [Finding("error", at.file, at.line, path_text((*path, *inner)), message, remedy)]

@@ -15,6 +15,7 @@ from vswitchctl.model.topology import (
     MTU_MIN,
     VLAN_MAX,
     VLAN_MIN,
+    AllowedPair,
     Bridge,
     Expect,
     Group,
@@ -52,6 +53,15 @@ NODES: Final[Mapping[str, type[BaseModel]]] = {
     "uplink": Uplink,
 }
 
+_ENTRIES: Final[Mapping[str, type[BaseModel]]] = {
+    "tenants": Tenant,
+    "networks": Network,
+    "links": Link,
+    "qos": Qos,
+    "groups": Group,
+}
+"""What stands in a section, where it is of one kind."""
+
 _RANGES: Final = {
     "vlan": f"a VLAN tag is {VLAN_MIN} to {VLAN_MAX}",
     "trunk": f"a VLAN tag is {VLAN_MIN} to {VLAN_MAX}",
@@ -77,22 +87,16 @@ def _keys(loc: tuple[str | int, ...]) -> tuple[str, ...]:
     """The keys that the mapping at pydantic's location may have."""
     model: type[BaseModel] = Topology
     match loc:
-        case ("tenants", _):
-            model = Tenant
-        case ("networks", _):
-            model = Network
+        case (str(section), _) if section in _ENTRIES:
+            model = _ENTRIES[section]
         case ("nodes", _, _, "interfaces", _):
             model = Interface
+        case ("nodes", _, _, "interfaces", _, "allowed", _):
+            model = AllowedPair
         case ("nodes", _, _, "routes", _):
             model = Route
         case ("nodes", _, str(kind)):
             model = NODES.get(kind, Topology)
-        case ("links", _):
-            model = Link
-        case ("qos", _):
-            model = Qos
-        case ("groups", _):
-            model = Group
         case ("acls", _, _):
             model = Rule
         case ("acls", _, _, "from" | "to"):
@@ -166,6 +170,12 @@ def _not_integer(details: ErrorDetails) -> Words:
     return f"a whole number is meant, this is {text}", _range(details["loc"]), ()
 
 
+def _not_boolean(details: ErrorDetails) -> Words:
+    value = details["input"]
+    text = shown(value) if isinstance(value, str | int | float) else kind_of(value)
+    return f"true or false is meant, this is {text}", "write true or false, without quotes", ()
+
+
 def _range(loc: tuple[str | int, ...]) -> str:
     return next((_RANGES[step] for step in reversed(loc) if isinstance(step, str) and step in _RANGES), "")
 
@@ -237,6 +247,8 @@ def _corrected(value: Any, loc: tuple[str | int, ...]) -> str:
     try:
         if "subnets" in loc or loc[-1] == "to":
             return f"write {ipaddress.ip_network(value, strict=False)}"
+        if "allowed" in loc:
+            return f"write {ipaddress.ip_network(value, strict=False)} or {ipaddress.ip_interface(value).ip}"
         if "ip" in loc:
             length = 64 if ":" in value else 24
             return f"write {ipaddress.ip_address(value)}/{length}, with the prefix length of your subnet"
@@ -245,10 +257,6 @@ def _corrected(value: Any, loc: tuple[str | int, ...]) -> str:
     except ValueError:
         return ""
     return ""
-
-
-def _not_boolean(details: ErrorDetails) -> Words:
-    return f"true or false is meant, this is {shown(str(details['input']))}", "write true or false", ()
 
 
 _SPEAKERS: Final[Mapping[str, Callable[[ErrorDetails], Words]]] = {

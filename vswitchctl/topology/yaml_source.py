@@ -33,10 +33,9 @@ _INT = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
 _FLOAT = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _HEX = re.compile(r"[-+]?0x[0-9a-fA-F]+")
 
-BOOLEAN_KEYS: Final = frozenset(("stateful",))
-"""Keys whose value is true or false; everywhere else a boolean is a text that YAML 1.1 misread."""
-
 _BOOLEAN = re.compile(r"(?i:yes|no|on|off|true|false)")
+_SAID_ALIKE: Final = {"true": True, "false": False}
+"""The booleans of YAML 1.1 that YAML 1.2 knows, too."""
 _BASE60 = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
 _MAC = re.compile(r"[0-9]{2}(:[0-9]{2}){5}")
 _OCTAL = re.compile(r"[-+]?0o?[0-9_]+")
@@ -198,26 +197,33 @@ class _Composer:
     def _key_text(self, event: yaml.ScalarEvent) -> Any:
         if event.implicit[0] and event.tag is None and event.value == "<<":
             return event.value
-        value = self._resolve(event)
+        value = self._resolve(event, otherwise="")
         if value is None:
             self._error("a key is empty", "give it a name")
             return _DROPPED
+        found = trap(event.value) if isinstance(value, bool) else None
+        if found:
+            self._error(*found)
         if isinstance(value, float):
             self._error(f"key {event.value} is a number", f'put it in quotes: "{event.value}"')
         return value if isinstance(value, str) else event.value
 
-    def _resolve(self, event: yaml.ScalarEvent) -> Any:
-        """The value of a scalar: a text, an int, a float or None; a boolean where its key has one."""
+    def _resolve(self, event: yaml.ScalarEvent, otherwise: str = ", or write true or false") -> Any:
+        """The value of a scalar: a text, an int, a float, a boolean or None; never anything else.
+
+        otherwise: what to say beside the quotes where a boolean could be meant.
+        """
         text = event.value
         self._tag(event.tag, ("str", "int", "float", "null"))
         quoted = event.tag is None and not event.implicit[0]
         if quoted or event.tag in ("!", f"{_TAG}str"):
             return text
-        if text in ("true", "false") and self.stack and self.stack[-1].key in BOOLEAN_KEYS:
-            return text == "true"
+        if text in _SAID_ALIKE:
+            return _SAID_ALIKE[text]
         found = trap(text)
         if found:
-            self._error(*found)
+            message, remedy = found
+            self._error(message, remedy + (otherwise if _BOOLEAN.fullmatch(text) else ""))
             return text
         return _plain(text)
 

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Collection, Sequence
 
 from vswitchctl.drivers.netlink import kernel
@@ -31,6 +32,10 @@ NO_NAMESPACE = frozenset({errno.ENOENT, errno.EINVAL})
 """Errors of open(2) and setns(2) for a name that is gone, or that stands for something else."""
 
 
+GOING_SECONDS = 0.3
+"""How long a name of ours without its namespace is taken for one that somebody is about to remove."""
+
+
 class NetlinkDriver:
     """Namespaces and links of the network namespace that it is made in.
 
@@ -49,6 +54,7 @@ class NetlinkDriver:
         self._watch = Watch()
         self._host = Host()
         self._foreign: dict[str, tuple[int, int]] = {}
+        self._going: dict[str, float] = {}
         self._dirty: set[str] = {ROOT, DIRECTORY}
         self._observed: ObservedNetlink | None = None
         self._news = False
@@ -112,6 +118,7 @@ class NetlinkDriver:
         with self._lock:
             self._look_again(changes)
             self.read()
+            changes, early = self._part_early(changes)
             before = set(self._host.channels)
             work = (Remover if removal else Writer)(self._host, progress or (lambda _: None))
             try:
@@ -123,7 +130,7 @@ class NetlinkDriver:
                     self._forget(name)
                 self._host.dropped.clear()
                 self._dirty |= work.touched | {DIRECTORY}
-            return work.failures()
+            return [*early, *work.failures()]
 
     # -- events ------------------------------------------------------------------------------------------
 
@@ -181,6 +188,7 @@ class NetlinkDriver:
             if went:
                 # Our socket would keep a namespace alive that somebody else deleted.
                 self._forget(name)
+                self._going.pop(name, None)
 
     def _mounts_changed(self) -> None:
         """A name has its namespace only after its file; either may come and go without the other."""
@@ -191,6 +199,22 @@ class NetlinkDriver:
         for name, place in known.items():
             if there.get(name) != place:
                 self._forget(name)
+                if name not in there:
+                    self._going[name] = time.monotonic()
+
+    def _part_early(self, changes: Sequence[Change]) -> tuple[Sequence[Change], list[Failure]]:
+        """Leave out namespaces whose names somebody is removing just now.
+
+        `ip netns del` unmounts and then unlinks; a namespace made between the two would make it fail.
+        """
+        now = time.monotonic()
+        self._going = {name: since for name, since in self._going.items() if now - since < GOING_SECONDS}
+        early = {c.key for c in changes if c.kind is Kind.NAMESPACE and c.key in self._going}
+        if not early:
+            return changes, []
+        text = "somebody is removing the name '{}' just now"
+        failures = [Failure(c, text.format(c.key)) for c in changes if c.key in early]
+        return [change for change in changes if change.key not in early], failures
 
     def _look_again(self, changes: Sequence[Change]) -> None:
         """At somebody's namespaces whose names are wanted: nothing tells that one carries our mark again."""

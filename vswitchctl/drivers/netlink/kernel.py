@@ -124,7 +124,14 @@ def name_namespace(name: str, mark: str) -> None:
     The file beneath the mount holds the mark, so what a crash leaves of it is known for ours.
     """
     path = NETNS_DIR / name
-    _place(name, mark)
+    try:
+        _place(path, mark)
+    except FileExistsError:
+        left = read_mark(name)
+        if named_namespaces().get(name) is not None or (left and _host_of(left) != _host_of(mark)):
+            raise
+        # A file without a namespace is what a crash left, and serves.
+        path.write_text(mark)
     try:
         _mount("/proc/thread-self/ns/net", str(path), MS_BIND)
     except OSError:
@@ -132,18 +139,35 @@ def name_namespace(name: str, mark: str) -> None:
         raise
 
 
-def _place(name: str, mark: str) -> None:
-    """The file to mount on; one without a namespace is what a crash left, and serves."""
-    path = NETNS_DIR / name
+def _host_of(mark: str) -> str:
+    """Which host's a mark is: its last word."""
+    return mark.rpartition(" ")[2]
+
+
+def _place(path: Path, mark: str) -> None:
+    """A file that holds its mark as soon as it has its name, where the file system can do that."""
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        left = read_mark(name)
-        if named_namespaces().get(name) is not None or (left and left != mark):
+        file, named = _file(path)
+        try:
+            os.write(file, mark.encode())
+            if not named:
+                # The way of open(2) to name such a file; with a directory it is linkat(2), which follows.
+                os.link(f"/proc/self/fd/{file}", path.name, dst_dir_fd=directory, follow_symlinks=True)
+        finally:
+            os.close(file)
+    finally:
+        os.close(directory)
+
+
+def _file(path: Path) -> tuple[int, bool]:
+    """A new file, and whether it has its name already."""
+    try:
+        return os.open(path.parent, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600), False
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
             raise
-        file = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
-    with os.fdopen(file, "w") as writable:
-        writable.write(mark)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), True
 
 
 def drop_namespace(name: str) -> None:

@@ -112,8 +112,11 @@ class Writer(Work):
 
     def _place(self, bridges: Sequence[Change], veths: Sequence[Change]) -> Placement:
         placement = place(self.host, bridges, veths)
+        kept = {end for pair in placement.pairs.values() for end in pair}
         for left in self.unfinished():
-            placement.doomed.setdefault(left, None)
+            # A crash may also come between marking the one end and the other.
+            if left not in kept:
+                placement.doomed.setdefault(left, None)
         for change, reason in placement.refused:
             self.fail(change, reason)
         return placement
@@ -195,7 +198,7 @@ class Writer(Work):
             index = channel.index(end.name)
             master = channel.index(end.master) if end.master else None
         except OSError as error:
-            self.fail(change, f"device '{end.master or end.name}': {error.strerror}")
+            self.fail(change, f"device '{end.name}' or its bridge is gone again: {error.strerror}")
             return
         if not end.namespace and not end.addresses:
             batch.add(change, message.no_link_local(end.name), NO_IPV6)
