@@ -202,3 +202,67 @@ def test_a_neighbour_of_the_same_addresses_notices_nothing(web: tuple[Stack, Pat
         assert ask("blue-client", WEB[0], 8200, patience=8) == "question"
         assert ask("blue-other", WEB[0], 80) == "question"
         assert ask("other", WEB[0], 80) == "silence"
+
+
+def connections(stack: Stack, zone: int) -> list[str]:
+    dump = run("ovs-appctl", "--target", str(control(stack)), "dpctl/dump-conntrack", f"zone={zone}")
+    return [line for line in dump.splitlines() if f"zone={zone}" in line]
+
+
+def control(stack: Stack) -> Path:
+    (path,) = stack.rundir.glob("ovs-vswitchd.*.ctl")
+    return path
+
+
+def zones_of(stack: Stack, bridge: str) -> dict[str, int]:
+    """Port number -> zone of the interfaces with ACLs."""
+    found = re.findall(
+        r"table=40, .*in_port=(\w+) .*load:(0x\w+)->NXM_NX_REG3\[0\.\.15\]", stack.ofctl("dump-flows", bridge)
+    )
+    return {port: int(zone, 16) for port, zone in found}
+
+
+def with_acls(**acls: str | None) -> str:
+    """The example, with other ACLs at some of its interfaces."""
+    data = yaml.safe_load(example())
+    for node, names in acls.items():
+        interface = data["nodes"][node]["interfaces"]["eth0"]
+        interface.pop("acls", None)
+        if names is not None:
+            interface["acls"] = names
+    return yaml.safe_dump(data, sort_keys=False)
+
+
+def test_a_zone_that_gets_another_interface_holds_no_connection_of_the_old_one(
+    web: tuple[Stack, Path],
+) -> None:
+    stack, file = web
+    file.write_text(with_acls(web="web", client=None, other=None))
+    stack.apply(file)
+    ((old_port, zone),) = zones_of(stack, "br-web").items()
+    with server("web", 80), process("client", TALK, WEB[0], "80") as talking:
+        assert say(talking, "one") == "one"
+        file.write_text(with_acls(web=None, client=None, other=None))
+        stack.apply(file)
+        assert zones_of(stack, "br-web") == {}
+        assert say(talking, "two") == "two"
+        assert connections(stack, zone), "they would be there for the next one"
+        file.write_text(with_acls(web=None, client=None, other="web"))
+        stack.apply(file)
+        ((port, again),) = zones_of(stack, "br-web").items()
+        assert port != old_port and again == zone
+        assert connections(stack, zone) == []
+        assert say(talking, "three") == "three"
+
+
+def test_a_daemon_that_starts_anew_empties_no_zone(web: tuple[Stack, Path]) -> None:
+    stack, file = web
+    with server("web", 80), process("client", TALK, WEB[0], "80") as talking:
+        assert say(talking, "one") == "one"
+        before = {zone: connections(stack, zone) for zone in zones_of(stack, "br-web").values()}
+        assert any(before.values())
+        stack.kill_daemon()
+        stack.apply(file)
+        for zone, lines in before.items():
+            assert len(connections(stack, zone)) >= len(lines)
+        assert say(talking, "two") == "two"

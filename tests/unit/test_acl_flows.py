@@ -14,7 +14,7 @@ from vswitchctl.compiler.policy import acl_sets, distinct, port_masks
 from vswitchctl.errors import Conflict
 from vswitchctl.intent.commands import zones_taken
 from vswitchctl.intent.rows import to_part
-from vswitchctl.model.flow import FlowTable
+from vswitchctl.model.flow import FlowTable, table_id
 from vswitchctl.model.flow import cookie as flow_cookie
 from vswitchctl.model.intent import ZONES, Stored, allocate_tags, allocate_zones
 from vswitchctl.model.state import Facts, Owner
@@ -22,6 +22,9 @@ from vswitchctl.model.switch import AddressTerm
 from vswitchctl.model.topology import Topology
 from vswitchctl.pipeline.app import load_apps
 from vswitchctl.pipeline.cookies import resolve
+from vswitchctl.pipeline.tables import CT_FROM, CT_TO
+from vswitchctl.pipeline.zones import zone_uses
+from vswitchctl.reconcile.zones import Handover, Zones, one_of_each
 
 ALLOW = {"direction": "in", "action": "allow"}
 
@@ -121,3 +124,40 @@ def test_zones_are_claimed_on_their_host() -> None:
     part = to_part(topology, {}, allocate_tags(topology, {}), "hv1", None, {"e0:i": 9, "e1:i": 11})
     assert zones_taken("hv1", [part]) == {9, 11}
     assert zones_taken("hv2", [part]) == set()
+
+
+def test_a_zone_that_becomes_free_is_given_out_last() -> None:
+    topology = lan({"a": [ALLOW]}, count=3, using=2)
+    before = {"gone:i": 1, "e0:i": 2}
+    assert allocate_zones(topology, before, ()) == {"e0:i": 2, "e1:i": 3}
+    assert allocate_zones(topology, before, ZONES[2:]) == {"e0:i": 2, "e1:i": 1}
+
+
+def test_a_zone_that_changes_hands_is_closed_until_it_was_flushed() -> None:
+    topology = lan({"a": [ALLOW]}, count=3, using=2)
+    wanted = flows(topology)
+    zones = Zones()
+    first = Handover(zones)
+    closed = first.closed("br", wanted, {})
+    assert zone_uses(closed) == set() and closed.keys() == wanted.keys()
+    assert {zone for zone, _ in first.uses()} == {1, 2}
+    entering = {key for key in wanted if closed[key] != wanted[key]}
+    assert {table_id(key) for key in entering} == {CT_FROM.id, CT_TO.id}
+    assert len(entering) == 8, "both directions and IP versions of two interfaces"
+    zones.flushed(first.uses())
+    assert Handover(zones).closed("br", wanted, closed) is wanted
+
+
+def test_zones_that_are_in_use_when_the_daemon_starts_are_left_alone() -> None:
+    wanted = flows(lan({"a": [ALLOW]}, count=3, using=2))
+    zones = Zones()
+    zones.look("br", wanted)
+    again = Handover(zones)
+    assert again.closed("br", wanted, {}) is wanted and not again.waiting, "flows that somebody deleted"
+    other = flows(lan({"a": [ALLOW]}, count=3, using=1))
+    assert Handover(zones).closed("br", other, wanted) is other, "one has no ACLs any more"
+
+
+def test_a_bridge_of_each_datapath_flushes() -> None:
+    assert one_of_each({"a": "netdev", "b": "system", "c": "netdev"}) == ["a", "b"]
+    assert one_of_each({}) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 from vswitchctl.errors import Conflict
 from vswitchctl.model.topology import VLAN_MAX, VLAN_MIN, Namespace, Topology, Uplink
@@ -60,6 +61,7 @@ ZONES = range(1, 0x10000)
 def allocate_zones(topology: Topology, kept: Mapping[str, int], taken: Collection[int]) -> dict[str, int]:
     """A conntrack zone for each endpoint with ACLs: the one it has, else the lowest that nobody has.
 
+    One that becomes free by this is given out only where no other is left: its connections end later.
     taken: zones of other topologies of the host; one datapath has one connection table for all of them.
     Deterministic. Raises Conflict where all 65535 zones are taken.
     """
@@ -69,7 +71,9 @@ def allocate_zones(topology: Topology, kept: Mapping[str, int], taken: Collectio
         if kept.get(end, 0) in ZONES and kept[end] not in used:
             zones[end] = kept[end]
             used.add(kept[end])
-    free = (zone for zone in ZONES if zone not in used)
+    freed = set(kept.values())
+    fresh = (zone for zone in ZONES if zone not in used and zone not in freed)
+    free = chain(fresh, (zone for zone in ZONES if zone in freed and zone not in used))
     for end in ends:
         if end not in zones:
             zone = next(free, None)
