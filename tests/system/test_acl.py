@@ -262,6 +262,7 @@ def test_a_daemon_that_starts_anew_empties_no_zone(web: tuple[Stack, Path]) -> N
         before = {zone: connections(stack, zone) for zone in zones_of(stack, "br-web").values()}
         assert any(before.values())
         stack.kill_daemon()
+        stack.cli("up")
         stack.apply(file)
         for zone, lines in before.items():
             assert len(connections(stack, zone)) >= len(lines)
