@@ -28,6 +28,7 @@ from vswitchctl.pipeline.fields import (
     ETH_TYPE,
     ETH_TYPE_ARP,
     ETH_TYPE_IPV6,
+    GROUP_BIT,
     ICMPV6_CODE,
     ICMPV6_NA,
     ICMPV6_NS,
@@ -46,7 +47,6 @@ from vswitchctl.pipeline.fields import (
 from vswitchctl.pipeline.registers import NETWORK
 from vswitchctl.pipeline.tables import ARP_ND, CT_FROM, ND_ANSWER, Table
 
-GROUP_BIT = 0x010000000000
 BROADCAST = 0xFFFFFFFFFFFF
 
 SOLICITED_OVERRIDE = 0x60000000

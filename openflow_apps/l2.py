@@ -5,17 +5,26 @@ Tables classify, l2_lookup, flood and output. A frame that no flow names is drop
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 from vswitchctl.model.flow import Flow
 from vswitchctl.model.switch import Switch, SwitchNetwork, SwitchPort
-from vswitchctl.pipeline.actions import Action, load, output, pop_vlan, push_vlan, resubmit, set_vlan
+from vswitchctl.pipeline.actions import (
+    VID_PRESENT,
+    Action,
+    load,
+    output,
+    pop_vlan,
+    push_vlan,
+    resubmit,
+    set_vlan,
+)
 from vswitchctl.pipeline.cookies import cookie
-from vswitchctl.pipeline.encode import Match, Template, Var, flow
-from vswitchctl.pipeline.fields import ETH_DST, IN_PORT, VLAN_VID
-from vswitchctl.pipeline.registers import LEARN, NETWORK, NO_FLOOD, OUT_PORT
+from vswitchctl.pipeline.encode import MatchValue, Template, Var, flow
+from vswitchctl.pipeline.fields import ETH_DST, GROUP_BIT, IN_PORT, VLAN_VID, Field
+from vswitchctl.pipeline.registers import FLOOD_PART, LEARN, NETWORK, NO_FLOOD, OUT_PORT, Bits
 from vswitchctl.pipeline.tables import (
     ARP_ND,
     CLASSIFY,
@@ -29,14 +38,14 @@ from vswitchctl.pipeline.tables import (
     Table,
 )
 
-VID_PRESENT = 0x1000
-"""OFPVID_PRESENT, OpenFlow 1.4.1 section 7.2.3.8: the bit of OXM_OF_VLAN_VID that says a tag is there."""
-
-GROUP_BIT = 0x010000000000
-"""IEEE 802.3: the least significant bit of the first octet marks broadcast and multicast."""
-
 KNOWN, FLOODED, UNKNOWN, DEFAULT = 100, 90, 10, 0
-"""Priorities: what was declared, what goes to all, what was not declared, everything else."""
+"""Priorities: what was declared, what goes to all, what was not declared, everything else.
+
+FLOODED + 1 is a further part of a flood."""
+
+FLOOD_PORTS = 1000
+"""Ports in one flow of a flood: 40 bytes each, and a flow has 64 kB (ofp_header.length). Open vSwitch ends a
+packet's way after 4,096 resubmits (ofproto-dpif-xlate.c), so no more than that can be flooded to."""
 
 
 def _classify(tagged: bool, learn: bool, flood: bool, goto: Table) -> Template:
@@ -99,14 +108,24 @@ def _port(port: SwitchPort) -> Iterator[Flow]:
             yield _OUTPUT_TAGGED(mark, network=part.tag, port=port.ofport, vid=vid)
 
 
-def _network(network: SwitchNetwork) -> Iterator[Flow]:
+def _network(network: SwitchNetwork, guarded: Container[int]) -> Iterator[Flow]:
     mark = cookie(network.owner)
     if network.learns:
         yield _LOOKUP_UNKNOWN(mark, network=network.tag)
-    if network.flood:
-        each = [action for port in network.flood for action in (load(OUT_PORT, port), resubmit(CT_TO))]
-        match: Match = {NETWORK: network.tag, OUT_PORT: 0, NO_FLOOD: 0}
-        yield flow(FLOOD, FLOODED, match, each, cookie=mark)
+    for part, start in enumerate(range(0, len(network.flood), FLOOD_PORTS)):
+        ports = network.flood[start : start + FLOOD_PORTS]
+        yield _flood(network, part, [(port, CT_TO if port in guarded else OUTPUT) for port in ports])
+
+
+def _flood(network: SwitchNetwork, part: int, ports: Sequence[tuple[int, Table]]) -> Flow:
+    """A copy for each port, where it goes by its table; then on to the next part where there is one."""
+    actions = [action for port, by in ports for action in (load(OUT_PORT, port), resubmit(by))]
+    if part < (len(network.flood) - 1) // FLOOD_PORTS:
+        actions += [load(OUT_PORT, 0), load(FLOOD_PART, part + 1), resubmit(FLOOD)]
+    match: dict[Field | Bits, MatchValue] = {NETWORK: network.tag, OUT_PORT: 0, NO_FLOOD: 0}
+    if part:
+        match[FLOOD_PART] = part
+    return flow(FLOOD, FLOODED + bool(part), match, actions, cookie=cookie(network.owner))
 
 
 @dataclass(frozen=True)
@@ -124,8 +143,9 @@ class L2:
             yield _FLOOD_FOUND(mark)
         for port in switch.ports:
             yield from _port(port)
+        guarded = {port.ofport for port in switch.ports if port.acl is not None}
         for network in switch.networks:
-            yield from _network(network)
+            yield from _network(network, guarded)
         for known in switch.macs:
             yield _LOOKUP(cookie(known.owner), network=known.tag, mac=known.mac, port=known.ofport)
 

@@ -15,7 +15,7 @@ from vswitchctl.model.switch import Switch
 from vswitchctl.pipeline.actions import copy_spec, learn, load_spec
 from vswitchctl.pipeline.cookies import LEARNED_RULE, cookie
 from vswitchctl.pipeline.encode import Template, Var
-from vswitchctl.pipeline.fields import ETH_DST, ETH_SRC, IN_PORT
+from vswitchctl.pipeline.fields import ETH_DST, ETH_SRC, GROUP_BIT, IN_PORT
 from vswitchctl.pipeline.registers import LEARN, NETWORK, OUT_PORT
 from vswitchctl.pipeline.tables import L2_LEARNED, L2_LEARNING, L2_LOOKUP, Table
 
@@ -25,7 +25,6 @@ AGEING = 300
 LIMIT = 4096
 """Learned MACs per network and bridge; a guest that invents sources cannot fill the switch."""
 
-GROUP_BIT = 0x010000000000
 INVALID, KNOWN, UNKNOWN, DEFAULT = 120, 100, 10, 0
 """Priorities: sources that cannot be, declared sources, sources to learn, everything else."""
 

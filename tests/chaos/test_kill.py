@@ -123,3 +123,11 @@ def test_the_daemon_started_before_its_switch_waits_for_it(stack: Stack) -> None
     assert "netdev" in run(
         "ovs-vsctl", f"--db=unix:{stack.rundir}/db.sock", "get", "bridge", "br-a", "datapath_type"
     )
+
+
+def test_a_stop_and_a_start_bring_the_same_networks_back(stack: Stack) -> None:
+    stack.apply(FILE)
+    stack.cli("down")
+    assert "red-web1" in run("ip", "netns"), "devices and namespaces stay for the next start"
+    stack.cli("up")
+    converged(stack)

@@ -126,6 +126,8 @@ CONJ_ID = _field("conj_id", NXM, 37, 4, maskable=False)
 IN_PORT = _field("in_port", OXM, 0, 4, maskable=False)
 ETH_SRC = _field("dl_src", OXM, 4, 6, nxm=(OF, 2))
 ETH_DST = _field("dl_dst", OXM, 3, 6, nxm=(OF, 1))
+GROUP_BIT = 0x010000000000
+"""IEEE 802.3: the least significant bit of an address's first octet marks broadcast and multicast."""
 ETH_TYPE = _field("dl_type", OXM, 5, 2, maskable=False, nxm=(OF, 3))
 VLAN_VID = _field("vlan_vid", OXM, 6, 2, bits=13)
 """12 bits of VLAN and OFPVID_PRESENT (0x1000). OpenFlow 1.4 dumps know the tag in this form only."""

@@ -37,6 +37,9 @@ LEARN = Bits(REG[2], 0, 1, "learn")
 NO_FLOOD = Bits(REG[2], 1, 1, "no_flood")
 """1: came over a link outside the network's broadcast tree, so it must never be flooded."""
 
+FLOOD_PART = Bits(REG[2], 8, 8, "flood_part")
+"""How many parts of a flood are done, where its ports do not fit one flow."""
+
 ZONE = Bits(REG[3], 0, 16, "zone")
 """The conntrack zone of the port that the packet came from, or is about to leave by."""
 
@@ -47,5 +50,5 @@ ACL_SET = Bits(REG[4], 0, 32, "acl_set")
 """The ACLs of that port, as a number."""
 
 REGISTERS: dict[str, Bits] = {
-    bits.name: bits for bits in (NETWORK, OUT_PORT, LEARN, NO_FLOOD, ZONE, DENIED, ACL_SET)
+    bits.name: bits for bits in (NETWORK, OUT_PORT, LEARN, NO_FLOOD, FLOOD_PART, ZONE, DENIED, ACL_SET)
 }

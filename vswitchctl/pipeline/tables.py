@@ -120,9 +120,9 @@ L2_LEARNED = Table(
 FLOOD = Table(
     82,
     "flood",
-    matches=frozenset({"network", "out_port", "no_flood"}),
-    sets=frozenset({"out_port"}),
-    next=frozenset({"ct_to"}),
+    matches=frozenset({"network", "out_port", "no_flood", "flood_part"}),
+    sets=frozenset({"out_port", "flood_part"}),
+    next=frozenset({"flood", "ct_to", "output"}),
     purpose="with no port chosen, a copy for each port of the network's broadcast tree",
 )
 CT_TO = Table(

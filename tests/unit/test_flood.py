@@ -1,0 +1,40 @@
+"""A flood to more ports than one flow holds goes on in further flows, and every port gets one copy."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from openflow_apps.l2 import APP as L2
+from openflow_apps.l2 import FLOOD_PORTS
+from openflow_apps.learning import APP as LEARNING
+from tests.simulation import BROADCAST, Frame, Switch
+from vswitchctl.model import switch as view
+from vswitchctl.model.state import Owner
+
+OWNER = Owner("t", "networks/n")
+
+
+def bridge(ports: int) -> view.Switch:
+    part = view.Membership(tag=5, vid=None, flood=True, learn=False)
+    return view.Switch(
+        "br",
+        Owner("t", "nodes/br"),
+        ports=tuple(view.SwitchPort(number, OWNER, (part,)) for number in range(1, ports + 1)),
+        macs=(),
+        networks=(view.SwitchNetwork(5, OWNER, learns=False, flood=tuple(range(1, ports + 1))),),
+    )
+
+
+@pytest.mark.parametrize("ports", [1, 2, FLOOD_PORTS, FLOOD_PORTS + 1, 2 * FLOOD_PORTS, 2500])
+def test_every_port_but_the_sender_gets_one_copy(ports: int) -> None:
+    switch = bridge(ports)
+    tables = Switch(dict([*L2.compile(switch), *LEARNING.compile(switch)]))
+    got = Counter(port for port, _ in tables.receive(Frame("02:00:00:00:00:01", BROADCAST), 1))
+    assert got == dict.fromkeys(range(2, ports + 1), 1)
+
+
+@pytest.mark.parametrize(("ports", "flows"), [(1, 1), (FLOOD_PORTS, 1), (FLOOD_PORTS + 1, 2), (2500, 3)])
+def test_a_flow_for_each_thousand_ports(ports: int, flows: int) -> None:
+    assert sum(key[0] == 82 and key[1:3] != bytes(2) for key, _ in L2.compile(bridge(ports))) == flows
