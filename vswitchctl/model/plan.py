@@ -26,10 +26,6 @@ class Kind(StrEnum):
     FLOW = "flow"
 
 
-NETLINK_KINDS = (Kind.NAMESPACE, Kind.LINUX_BRIDGE, Kind.VETH)
-OVS_KINDS = (Kind.BRIDGE, Kind.PORT)
-
-
 @dataclass(frozen=True, slots=True)
 class Change:
     """One change to one resource.

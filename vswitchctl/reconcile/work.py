@@ -60,7 +60,6 @@ class Work:
         self.failures: dict[Owner, str] = {}
         self.flow_failures: dict[Owner, str] = {}
         self.tried: set[Owner] = set()
-        self.unverified: set[str] = set()
         self.before = self._plan()
 
     def _plan(self) -> WiringPlan:
@@ -126,10 +125,11 @@ class Work:
 
     def _flow_failed(self, bridge: str, key: FlowKey, desired: FlowTable, reason: str) -> None:
         owner = self.desired.cookies.get(without_rule(cookie(desired[key]))) if key in desired else None
-        self.flow_failures[owner or self.desired.ovs.bridges[bridge].owner] = f"bridge '{bridge}': {reason}"
+        self._bridge_failed(bridge, reason, owner)
 
-    def _bridge_failed(self, bridge: str, reason: str) -> None:
-        self.flow_failures[self.desired.ovs.bridges[bridge].owner] = f"bridge '{bridge}': {reason}"
+    def _bridge_failed(self, bridge: str, reason: str, owner: Owner | None = None) -> None:
+        """owner: whose fault it is; None: the bridge's own."""
+        self.flow_failures[owner or self.desired.ovs.bridges[bridge].owner] = f"bridge '{bridge}': {reason}"
 
     def unwire(self) -> None:
         """Remove what is no longer declared: ports and bridges, then links and namespaces."""

@@ -117,7 +117,7 @@ class HostService:
         counts = []
         mine = {bridge for bridge, spec in ovs.owned.bridges.items() if spec.owner.topology == name}
         for bridge in sorted(mine | desired.flows.keys()):
-            there = dict(self._loop.flows(bridge).owned) if bridge in mine else {}
+            there = self._loop.flows(bridge).owned if bridge in mine else {}
             delta = diff(desired.flows.get(bridge, {}), there)
             if delta:
                 counts.append(
