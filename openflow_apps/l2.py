@@ -5,7 +5,7 @@ Tables classify, l2_lookup, flood and output. A frame that no flow names is drop
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -28,9 +28,10 @@ from vswitchctl.pipeline.registers import FLOOD_PART, LEARN, NETWORK, NO_FLOOD, 
 from vswitchctl.pipeline.tables import (
     ARP_ND,
     CLASSIFY,
+    CT_FROM,
+    CT_TO,
     FLOOD,
     L2_LEARNED,
-    L2_LEARNING,
     L2_LOOKUP,
     OUTPUT,
     PORT_SECURITY,
@@ -59,7 +60,7 @@ def _classify(tagged: bool, learn: bool, flood: bool, goto: Table) -> Template:
 
 _CLASSIFY = {
     shape: _classify(*shape)
-    for shape in product((False, True), (False, True), (False, True), (PORT_SECURITY, ARP_ND, L2_LEARNING))
+    for shape in product((False, True), (False, True), (False, True), (PORT_SECURITY, ARP_ND, CT_FROM))
 }
 
 _LOOKUP = Template(
@@ -67,11 +68,11 @@ _LOOKUP = Template(
     KNOWN,
     {NETWORK: Var("network"), ETH_DST: Var("mac")},
     [load(OUT_PORT, Var("port"))],
-    goto=OUTPUT,
+    goto=CT_TO,
 )
 _LOOKUP_GROUP = Template(L2_LOOKUP, FLOODED, {ETH_DST: (GROUP_BIT, GROUP_BIT)}, goto=FLOOD)
 _LOOKUP_UNKNOWN = Template(L2_LOOKUP, UNKNOWN, {NETWORK: Var("network")}, [resubmit(L2_LEARNED)], goto=FLOOD)
-_FLOOD_FOUND = Template(FLOOD, DEFAULT, {}, goto=OUTPUT)
+_FLOOD_FOUND = Template(FLOOD, DEFAULT, {}, goto=CT_TO)
 
 _OUTPUT_UNTAGGED = Template(
     OUTPUT, KNOWN, {NETWORK: Var("network"), OUT_PORT: Var("port")}, [output(Var("port"))]
@@ -89,7 +90,7 @@ def _after_classify(port: SwitchPort) -> Table:
     """Only endpoints are checked and answered; over a link comes what was, on the bridge where it entered."""
     if port.security is not None:
         return PORT_SECURITY
-    return ARP_ND if port.endpoint else L2_LEARNING
+    return ARP_ND if port.endpoint else CT_FROM
 
 
 def _port(port: SwitchPort) -> Iterator[Flow]:
@@ -107,17 +108,18 @@ def _port(port: SwitchPort) -> Iterator[Flow]:
             yield _OUTPUT_TAGGED(mark, network=part.tag, port=port.ofport, vid=vid)
 
 
-def _network(network: SwitchNetwork) -> Iterator[Flow]:
+def _network(network: SwitchNetwork, guarded: Container[int]) -> Iterator[Flow]:
     mark = cookie(network.owner)
     if network.learns:
         yield _LOOKUP_UNKNOWN(mark, network=network.tag)
     for part, start in enumerate(range(0, len(network.flood), FLOOD_PORTS)):
-        yield _flood(network, part, network.flood[start : start + FLOOD_PORTS])
+        ports = network.flood[start : start + FLOOD_PORTS]
+        yield _flood(network, part, [(port, CT_TO if port in guarded else OUTPUT) for port in ports])
 
 
-def _flood(network: SwitchNetwork, part: int, ports: Sequence[int]) -> Flow:
-    """A copy for each port, then on to the next part where there is one."""
-    actions = [action for port in ports for action in (load(OUT_PORT, port), resubmit(OUTPUT))]
+def _flood(network: SwitchNetwork, part: int, ports: Sequence[tuple[int, Table]]) -> Flow:
+    """A copy for each port, where it goes by its table; then on to the next part where there is one."""
+    actions = [action for port, by in ports for action in (load(OUT_PORT, port), resubmit(by))]
     if part < (len(network.flood) - 1) // FLOOD_PORTS:
         actions += [load(OUT_PORT, 0), load(FLOOD_PART, part + 1), resubmit(FLOOD)]
     match: dict[Field | Bits, MatchValue] = {NETWORK: network.tag, OUT_PORT: 0, NO_FLOOD: 0}
@@ -141,8 +143,9 @@ class L2:
             yield _FLOOD_FOUND(mark)
         for port in switch.ports:
             yield from _port(port)
+        guarded = {port.ofport for port in switch.ports if port.acl is not None}
         for network in switch.networks:
-            yield from _network(network)
+            yield from _network(network, guarded)
         for known in switch.macs:
             yield _LOOKUP(cookie(known.owner), network=known.tag, mac=known.mac, port=known.ofport)
 

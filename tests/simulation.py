@@ -23,7 +23,7 @@ from os_ken.ofproto import ofproto_v1_4_parser as parser
 from vswitchctl.compiler.compile import compile_topology, provisional
 from vswitchctl.compiler.wiring import compile_wiring
 from vswitchctl.model.flow import FlowTable
-from vswitchctl.model.intent import Stored, allocate_tags
+from vswitchctl.model.intent import Stored, allocate_tags, allocate_zones
 from vswitchctl.model.state import DesiredState, Facts
 from vswitchctl.model.topology import Bridge, LinuxBridge, Topology, split_end
 from vswitchctl.pipeline.app import load_apps
@@ -232,7 +232,7 @@ class Fabric:
 
     def __init__(self, topology: Topology) -> None:
         self.topology = topology
-        stored = Stored(topology, 1, allocate_tags(topology, {}))
+        stored = Stored(topology, 1, allocate_tags(topology, {}), zones=allocate_zones(topology, {}, ()))
         apps = load_apps()
         first = compile_topology(stored, Facts(), apps)
         facts = provisional(first, Facts())

@@ -50,6 +50,7 @@ def topologies(
     max_endpoints: int = 12,
     max_linux_bridges: int = 2,
     max_uplinks: int = 1,
+    acls: bool = False,
 ) -> Topology:
     """A valid topology in which every network is whole: no errors, no partitions.
 
@@ -66,6 +67,8 @@ def topologies(
     _uplinks(draft, bridges, draw(st.integers(0, max_uplinks)))
     _endpoints(draft, draw(st.integers(0, max_endpoints)))
     _profiles(draft)
+    if acls:
+        _acls(draft)
     _expect(draft)
     draft.data["links"] = draw(st.permutations(draft.data["links"]))
     return Topology.model_validate(draft.data)
@@ -182,6 +185,41 @@ def _profiles(draft: _Draft) -> None:
         draft.maybe(profile, "burst", st.just("1mbit"))
         draft.maybe(profile, "min_rate", st.just("500kbit"))
         draft.data.setdefault("qos", {})[name] = profile
+
+
+def _acls(draft: _Draft) -> None:
+    """A group and an ACL for each tenant, on some of its interfaces that no Linux bridge hides."""
+    hidden = {
+        end
+        for link in draft.data["links"]
+        for end in link["ends"]
+        if any(e[:3] == "lan" for e in link["ends"])
+    }
+    for node, attributes in draft.data["nodes"].items():
+        tenant = attributes.get("tenant")
+        for name, interface in attributes.get("interfaces", {}).items():
+            end = f"{node}:{name}"
+            if end in hidden or not draft.draw(st.booleans()):
+                continue
+            draft.data.setdefault("groups", {}).setdefault(f"all-{tenant}", {"members": []})["members"] += [
+                end
+            ]
+            if tenant not in draft.data.setdefault("acls", {}):
+                draft.data["acls"][tenant] = draft.draw(st.lists(RULES, min_size=1, max_size=4))
+                draft.data["acls"][tenant].append(
+                    {"direction": "out", "action": "allow", "to": {"group": f"all-{tenant}"}}
+                )
+            interface["acls"] = [tenant]
+
+
+RULES = st.fixed_dictionaries(
+    {"direction": st.just("in"), "action": st.sampled_from(["allow", "deny"])},
+    optional={
+        "protocol": st.sampled_from(["tcp", "udp"]),
+        "from": st.sampled_from(["any", "10.1.0.0/24", {"cidr": "fd00:1::/64"}]),
+        "description": TEXT,
+    },
+)
 
 
 def _expect(draft: _Draft) -> None:

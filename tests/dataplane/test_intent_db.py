@@ -121,7 +121,7 @@ def test_any_topology_comes_back() -> None:
         )
 
         @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-        @given(topologies(max_bridges=4, max_endpoints=8))
+        @given(topologies(max_bridges=4, max_endpoints=8, acls=True))
         def round_trip(topology: Topology) -> None:
             renamed = topology.model_copy(update={"name": "any"})
             before = writer.read().get("any")
@@ -294,6 +294,51 @@ def test_a_race_for_a_device_has_one_winner(connect: Open) -> None:
 
         with ThreadPoolExecutor(2) as pool:
             assert sorted(pool.map(claim, range(2))) == ["lost", "won"]
+
+
+def policed(name: str, count: int) -> Topology:
+    """Endpoints with ACLs, in namespaces that no other topology has."""
+    interface = {"network": "lan", "acls": ["closed"]}
+    document = {
+        "name": name,
+        "tenants": {"t": {}},
+        "networks": {"lan": {"tenant": "t"}},
+        "nodes": {
+            f"{name}-{number}": {"kind": "namespace", "tenant": "t", "interfaces": {"eth0": interface}}
+            for number in range(count)
+        },
+        "acls": {"closed": [{"direction": "in", "action": "deny"}]},
+    }
+    return Topology.model_validate(document)
+
+
+def test_zones_stay_where_interfaces_come_and_go(connect: Open) -> None:
+    db = connect()
+    assert db.write(policed("a", 2), {}).zones == {"a-0:eth0": 1, "a-1:eth0": 2}
+    assert db.write(policed("b", 1), {}).zones == {"b-0:eth0": 3}
+    assert db.write(policed("a", 3), {}).zones == {"a-0:eth0": 1, "a-1:eth0": 2, "a-2:eth0": 4}
+    db.write(policed("b", 0), {})
+    assert db.write(policed("c", 1), {}).zones == {"c-0:eth0": 3}
+    assert connect().read()["a"].zones == {"a-0:eth0": 1, "a-1:eth0": 2, "a-2:eth0": 4}
+    assert connect(host="hv2").write(policed("d", 1), {}).zones == {"d-0:eth0": 1}
+
+
+def test_a_race_for_zones_gives_each_its_own(connect: Open) -> None:
+    """Both choose the lowest free ones; the database takes one writer, and the other chooses again."""
+    clients = [connect(), connect()]
+    for round_number in range(10):
+        barrier = Barrier(2)
+
+        def write(client: int, number: int = round_number, start: Barrier = barrier) -> Stored:
+            start.wait()
+            return clients[client].write(policed(f"z{number}-{client}", 5), {})
+
+        with ThreadPoolExecutor(2) as pool:
+            stored = list(pool.map(write, range(2)))
+        zones = [zone for one in stored for zone in one.zones.values()]
+        assert len(set(zones)) == 10
+    every = [zone for one in connect().read().values() for zone in one.zones.values()]
+    assert sorted(every) == list(range(1, 101))
 
 
 # --- several writers

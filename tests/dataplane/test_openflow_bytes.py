@@ -28,6 +28,7 @@ NEXT = Table(9, "next")
 LEARNED = Table(81, "learned", matches=EVERYTHING, sets=SETS, learned=True)
 ANY = Table(5, "any", matches=EVERYTHING, sets=SETS, next=frozenset({"next"}))
 COOKIE = MAGIC | 5
+CT_BIT, CT_WHOLE = Bits(f.CT_MARK, 0, 1, "ct_mark"), Bits(f.CT_MARK, 0, 32, "ct_mark")
 SPARE = Bits(f.REG[3], 0, 32, "reg3")
 VID = 0x1001
 
@@ -137,6 +138,8 @@ CT_ACTIONS: dict[str, list[Action]] = {
     "ct": [act.ct(5)],
     "ct zone from register, on to a table": [act.ct(NETWORK, table=NEXT)],
     "ct commit": [act.ct(5, commit=True)],
+    "ct commit and mark": [act.ct(NETWORK, commit=True, execute=[act.load(CT_BIT, 1)])],
+    "ct commit and mark all": [act.ct(5, commit=True, execute=[act.load(CT_WHOLE, 0xFFFFFFFF)])],
 }
 
 SETTABLE = (

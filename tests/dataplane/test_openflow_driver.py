@@ -23,11 +23,11 @@ from vswitchctl.pipeline.cookies import LEARNED_RULE, cookie
 from vswitchctl.pipeline.encode import Template, Var
 from vswitchctl.pipeline.fields import ETH_DST
 from vswitchctl.pipeline.registers import NETWORK, OUT_PORT
-from vswitchctl.pipeline.tables import L2_LEARNED, L2_LOOKUP, OUTPUT
+from vswitchctl.pipeline.tables import CT_TO, L2_LEARNED, L2_LOOKUP
 
 SECONDS = 20
 LOOKUP = Template(
-    L2_LOOKUP, 100, {NETWORK: Var("network"), ETH_DST: Var("mac")}, [load(OUT_PORT, Var("port"))], OUTPUT
+    L2_LOOKUP, 100, {NETWORK: Var("network"), ETH_DST: Var("mac")}, [load(OUT_PORT, Var("port"))], CT_TO
 )
 MARK = cookie(Owner("test", "interfaces/web1:eth0"))
 CHECK_OVERLAP = 2
@@ -88,8 +88,8 @@ def test_flows_are_added_changed_and_removed(watched: Watched) -> None:
     assert watched.driver.read("br0").owned == {k: v for k, v in (first | changed).items() if k != gone}
     head = f"cookie={MARK:#x}, table=80, priority=100,reg0=0x5/0xffff,dl_dst=00:00:00:00:00:0"
     assert sorted(watched.witnessed()) == [
-        f"{head}1 actions=load:0x9->NXM_NX_REG1[],goto_table:120",
-        f"{head}2 actions=load:0x1->NXM_NX_REG1[],goto_table:120",
+        f"{head}1 actions=load:0x9->NXM_NX_REG1[],goto_table:90",
+        f"{head}2 actions=load:0x1->NXM_NX_REG1[],goto_table:90",
     ]
 
 
@@ -129,7 +129,7 @@ def test_a_refused_flow_is_named_and_the_rest_applied(watched: Watched, count: i
 def test_flows_refused_at_commit_are_named(watched: Watched) -> None:
     watched.connected()
     good = lookups(3)
-    every = Template(L2_LOOKUP, 100, {NETWORK: Var("network")}, goto=OUTPUT, flags=CHECK_OVERLAP)
+    every = Template(L2_LOOKUP, 100, {NETWORK: Var("network")}, goto=CT_TO, flags=CHECK_OVERLAP)
     bad = every.rows([(MARK, 5)])
     assert watched.driver.apply("br0", good, ()) == []
     more = LOOKUP.rows([(MARK, 7, 1, 1)])
@@ -142,9 +142,9 @@ def test_when_very_many_are_refused_each_is_named(watched: Watched) -> None:
     watched.connected()
     good = lookups(3)
     assert watched.driver.apply("br0", good, ()) == []
-    every = Template(L2_LOOKUP, 100, {ETH_DST: Var("mac")}, goto=OUTPUT, flags=CHECK_OVERLAP)
+    every = Template(L2_LOOKUP, 100, {ETH_DST: Var("mac")}, goto=CT_TO, flags=CHECK_OVERLAP)
     refused = every.rows([(MARK, mac) for mac in range(1, 4)])
-    many = Template(L2_LOOKUP, 100, {ETH_DST: (Var("value"), 0xFF)}, goto=OUTPUT, flags=CHECK_OVERLAP)
+    many = Template(L2_LOOKUP, 100, {ETH_DST: (Var("value"), 0xFF)}, goto=CT_TO, flags=CHECK_OVERLAP)
     refused |= many.rows([(MARK, value) for value in range(1, 4)])
     fine = LOOKUP.rows([(MARK, 7, 0xF0, 1)])
     failures = watched.driver.apply("br0", refused | fine, ())

@@ -12,7 +12,7 @@ import pytest
 
 from vswitchctl.compiler.compile import compile_topology, provisional
 from vswitchctl.model.flow import Flow, priority, table_id
-from vswitchctl.model.intent import Stored, allocate_tags
+from vswitchctl.model.intent import Stored, allocate_tags, allocate_zones
 from vswitchctl.model.state import DesiredState, Facts, VethEnd
 from vswitchctl.model.topology import Topology
 from vswitchctl.pipeline.app import load_apps
@@ -25,7 +25,7 @@ EXAMPLES = sorted(p for p in (ROOT / "topologies").iterdir() if p.suffix in {".y
 
 
 def compiled(topology: Topology) -> DesiredState:
-    stored = Stored(topology, 1, allocate_tags(topology, {}))
+    stored = Stored(topology, 1, allocate_tags(topology, {}), zones=allocate_zones(topology, {}, ()))
     facts = provisional(compile_topology(stored, Facts(), load_apps()), Facts())
     return compile_topology(stored, facts, load_apps())
 
@@ -92,7 +92,11 @@ def test_a_description_is_not_compiled() -> None:
 
 def test_without_port_numbers_there_are_devices_and_reasons_but_no_port_flows() -> None:
     topology = load(ROOT / "topologies" / "two-tenants.yaml").require()
-    desired = compile_topology(Stored(topology, 1, allocate_tags(topology, {})), Facts(), load_apps())
+    desired = compile_topology(
+        Stored(topology, 1, allocate_tags(topology, {}), zones=allocate_zones(topology, {}, ())),
+        Facts(),
+        load_apps(),
+    )
     assert set(desired.pending) == {port.owner for port in desired.ovs.ports.values()}
     tables = {table_id(key) for flows in desired.flows.values() for key in flows}
     assert 0 not in tables and 120 not in tables

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
+from openflow_apps.acl import APP as ACL
 from openflow_apps.l2 import APP as L2
 from openflow_apps.l2 import FLOOD_PORTS
 from openflow_apps.learning import APP as LEARNING
 from tests.simulation import BROADCAST, Frame, Switch
 from vswitchctl.model import switch as view
+from vswitchctl.model.flow import Flow
 from vswitchctl.model.state import Owner
+from vswitchctl.pipeline.decode import describe
 
 OWNER = Owner("t", "networks/n")
 
@@ -30,7 +35,7 @@ def bridge(ports: int) -> view.Switch:
 @pytest.mark.parametrize("ports", [1, 2, FLOOD_PORTS, FLOOD_PORTS + 1, 2 * FLOOD_PORTS, 2500])
 def test_every_port_but_the_sender_gets_one_copy(ports: int) -> None:
     switch = bridge(ports)
-    tables = Switch(dict([*L2.compile(switch), *LEARNING.compile(switch)]))
+    tables = Switch(dict([*L2.compile(switch), *ACL.compile(switch), *LEARNING.compile(switch)]))
     got = Counter(port for port, _ in tables.receive(Frame("02:00:00:00:00:01", BROADCAST), 1))
     assert got == dict.fromkeys(range(2, ports + 1), 1)
 
@@ -38,3 +43,16 @@ def test_every_port_but_the_sender_gets_one_copy(ports: int) -> None:
 @pytest.mark.parametrize(("ports", "flows"), [(1, 1), (FLOOD_PORTS, 1), (FLOOD_PORTS + 1, 2), (2500, 3)])
 def test_a_flow_for_each_thousand_ports(ports: int, flows: int) -> None:
     assert sum(key[0] == 82 and key[1:3] != bytes(2) for key, _ in L2.compile(bridge(ports))) == flows
+
+
+def test_only_ports_with_acls_are_flooded_to_by_way_of_them() -> None:
+    policy = view.PortAcl(OWNER, zone=1, set=7, covers_in=True, covers_out=False)
+    plain = bridge(4)
+    ports = tuple(replace(port, acl=policy if port.ofport == 3 else None) for port in plain.ports)
+    before, after = dict(L2.compile(plain)), dict(L2.compile(replace(plain, ports=ports)))
+    (changed,) = [key for key in before if before[key] != after[key]]
+    assert before.keys() == after.keys()
+    said = describe(Flow(changed, after[changed])).actions_text
+    assert re.findall(r"load:0x(\d)->reg1\[\],resubmit\(,(\d+)\)", said) == [
+        *(("1", "120"), ("2", "120"), ("3", "90"), ("4", "120"))
+    ]

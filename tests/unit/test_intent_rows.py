@@ -19,7 +19,7 @@ from vswitchctl.intent.operations import operations
 from vswitchctl.intent.rows import Part, positions, to_part, to_stored
 from vswitchctl.intent.server import DATABASE, schema_path
 from vswitchctl.intent.tables import CLAIM, CLAIMS, STATUS_COLUMNS, STATUS_TABLES, TOPOLOGY, Table
-from vswitchctl.model.intent import allocate_tags
+from vswitchctl.model.intent import allocate_tags, allocate_zones
 from vswitchctl.model.topology import Topology, entities
 
 SCHEMA = json.loads(schema_path().read_text())
@@ -53,6 +53,7 @@ RICH: dict[str, Any] = {
                     "dhcp_server": True,
                     "router": True,
                     "description": "two addresses, in this order",
+                    "acls": ["web", "closed"],
                 },
                 "eth0": {"network": "lan", "port_security": False},
             },
@@ -73,13 +74,32 @@ RICH: dict[str, Any] = {
         {"ends": ["zz", "aa"]},
     ],
     "qos": {"gold": {"max_rate": "100mbit", "burst": "10mbit", "min_rate": "20mbit"}, "bare": {}},
+    "groups": {
+        "ends": {"members": ["web1:eth1", "web1:eth0"]},
+        "nets": {"addresses": ["10.0.0.0/8", "::/0"]},
+    },
+    "acls": {
+        "web": [
+            {"direction": "in", "action": "allow", "protocol": "tcp", "ports": [443, "80-90", 22]},
+            {
+                "direction": "out",
+                "action": "deny",
+                "protocol": 47,
+                "to": {"group": "nets"},
+                "stateful": False,
+            },
+            {"direction": "in", "action": "deny", "from": "10.1.0.7", "description": "one"},
+        ],
+        "closed": [{"direction": "in", "action": "deny", "protocol": "icmpv6", "icmp_type": 128}],
+    },
     "expect": {"reachable": [["web1:eth1", "wan0"], ["web1:eth0"]], "description": "proof"},
 }
 
 
 def rows(topology: Topology, sources: dict[str, str] | None = None, stored: Part | None = None) -> Part:
     """The rows as a writer makes them."""
-    part = to_part(topology, sources or {}, allocate_tags(topology, {}), "hv1", stored)
+    zones = allocate_zones(topology, {}, (1, 2))
+    part = to_part(topology, sources or {}, allocate_tags(topology, {}), "hv1", stored, zones)
     part.columns |= {"generation": 1, "revision": 1}
     return part
 
@@ -101,6 +121,7 @@ def tables(root: Table = TOPOLOGY) -> Iterator[Table]:
 def names_in_order(topology: Topology) -> list[list[str]]:
     """What equality of models leaves out: the order of names."""
     groups: list[dict[str, Any]] = [topology.tenants, topology.networks, topology.nodes, topology.qos]
+    groups += [topology.groups, topology.acls]
     groups += [getattr(node, "interfaces", {}) for node in topology.nodes.values()]
     return [list(group) for group in groups]
 
@@ -136,16 +157,20 @@ def test_everything_a_topology_says_survives() -> None:
     assert names_in_order(stored.topology) == names_in_order(topology)
     assert stored.sources == sources
     assert stored.tags == {"web": 2, "lan": 4094, "blue-web": 1}
+    assert stored.zones == {"web1:eth1": 3}
 
 
-@given(topologies(max_bridges=3, max_endpoints=6))
+@given(topologies(max_bridges=3, max_endpoints=6, acls=True))
 def test_any_topology_survives(topology: Topology) -> None:
     stored = to_stored(rows(topology))
     assert stored.topology == topology
     assert names_in_order(stored.topology) == names_in_order(topology)
 
 
-@given(topologies(max_bridges=3, max_endpoints=4), topologies(max_bridges=3, max_endpoints=4))
+@given(
+    topologies(max_bridges=3, max_endpoints=4, acls=True),
+    topologies(max_bridges=3, max_endpoints=4, acls=True),
+)
 def test_a_topology_written_over_another_survives(before: Topology, after: Topology) -> None:
     stored = to_stored(rows(after, stored=as_stored(rows(before))))
     assert stored.topology == after

@@ -14,7 +14,7 @@ from vswitchctl.pipeline.cookies import LEARNED_RULE, MAGIC
 from vswitchctl.pipeline.decode import describe, ofctl_text
 from vswitchctl.pipeline.encode import Match, flow
 from vswitchctl.pipeline.registers import LEARN, NETWORK, OUT_PORT, REGISTERS
-from vswitchctl.pipeline.tables import L2_LEARNED, L2_LEARNING, L2_LOOKUP, OUTPUT, Table
+from vswitchctl.pipeline.tables import CT_TO, L2_LEARNED, L2_LEARNING, L2_LOOKUP, Table
 
 NEXT = Table(9, "next")
 ANY = Table(
@@ -93,12 +93,12 @@ def test_learn() -> None:
 
 
 def test_the_whole_flow() -> None:
-    made = flow(L2_LOOKUP, 100, {NETWORK: 5}, goto=OUTPUT, cookie=MAGIC | 3)
+    made = flow(L2_LOOKUP, 100, {NETWORK: 5}, goto=CT_TO, cookie=MAGIC | 3)
     said = describe(made)
     assert (said.table_name, said.priority, said.cookie) == ("l2_lookup", 100, MAGIC | 3)
-    assert said.text == "table=l2_lookup,priority=100,reg0=0x5/0xffff,actions=goto_table:120"
+    assert said.text == "table=l2_lookup,priority=100,reg0=0x5/0xffff,actions=goto_table:90"
     assert ofctl_text(made) == (
-        "cookie=0x7600000000000003,table=80,priority=100,reg0=0x5/0xffff,actions=goto_table:120"
+        "cookie=0x7600000000000003,table=80,priority=100,reg0=0x5/0xffff,actions=goto_table:90"
     )
 
 

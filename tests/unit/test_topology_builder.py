@@ -28,14 +28,21 @@ nodes:
     interfaces:
       eth0: {network: lan, ip: 10.1.0.11/24, mac: "02:00:00:00:00:11"}
       eth1: {network: lan, ip: [10.1.0.12/24, "fd00::1/64"], mtu: 1300}
+      eth2: {network: lan, acls: [closed]}
     routes: [{to: default, via: 10.1.0.1}]
 links:
   - {ends: ["web1:eth0", br-a]}
   - {ends: ["web1:eth1", lan0]}
+  - {ends: ["web1:eth2", br-b]}
   - {ends: [lan0, br-b]}
   - {ends: [br-a, br-b], kind: patch, cost: 10}
   - {ends: [wan0, br-a]}
 qos: {gold: {max_rate: 100mbit}}
+groups: {all: {members: ["web1:eth0"], addresses: [10.9.0.0/16]}}
+acls:
+  closed:
+    - {direction: in, action: allow, protocol: tcp, ports: [80], from: {group: all}}
+    - {direction: out, action: deny, stateful: false}
 expect: {reachable: [["web1:eth0", "web1:eth1"]]}
 """
 
@@ -51,11 +58,15 @@ def ring() -> TopologyBuilder:
     t.namespace("web1", tenant="red")
     t.interface("web1", "eth0", network="lan", ip="10.1.0.11/24", mac="02:00:00:00:00:11")
     t.interface("web1", "eth1", network="lan", ip=("10.1.0.12/24", "fd00::1/64"), mtu=1300)
+    t.interface("web1", "eth2", network="lan", acls=["closed"])
     t.route("web1", "default", via="10.1.0.1")
-    t.link("web1:eth0", "br-a").link("web1:eth1", "lan0").link("lan0", "br-b")
+    t.link("web1:eth0", "br-a").link("web1:eth1", "lan0").link("web1:eth2", "br-b").link("lan0", "br-b")
     t.link("br-a", "br-b", kind="patch", cost=10)
     t.link("wan0", "br-a")
     t.qos("gold", max_rate="100mbit")
+    t.group("all", members=["web1:eth0"], addresses=["10.9.0.0/16"])
+    t.rule("closed", direction="in", action="allow", protocol="tcp", ports=[80], from_={"group": "all"})
+    t.rule("closed", direction="out", action="deny", stateful=False)
     return t.expect(["web1:eth0", "web1:eth1"])
 
 

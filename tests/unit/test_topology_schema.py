@@ -58,11 +58,15 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("vlan", {"networks": {"web": {"tenant": "red", "vlan": 4095}}}),
     ("one end", {"links": [{"ends": ["br-a"]}]}),
     ("three ends", {"links": [{"ends": ["br-a", "br-b", "br-c"]}]}),
+    ("ports", {"acls": {"web": [{"direction": "in", "action": "allow", "protocol": "tcp", "ports": ["a"]}]}}),
+    ("reject", {"acls": {"web": [{"direction": "in", "action": "reject"}]}}),
+    ("log", {"acls": {"web": [{"direction": "in", "action": "deny", "log": True}]}}),
     ("rate", {"qos": {"gold": {"max_rate": "100"}}}),
 ]
 GOOD: list[dict[str, Any]] = [
     {"tenants": {"red": None}},
     {"tenants": None, "nodes": None, "links": None},
+    {"acls": {"web": [{"direction": "in", "action": "deny", "from": "any", "stateful": False}]}},
     {"qos": {"gold": {"max_rate": "1.5 Gbit", "burst": None}}},
 ]
 

@@ -12,10 +12,19 @@ from vswitchctl.compiler.endpoints import (
     own_addresses,
     port_security,
 )
+from vswitchctl.compiler.policy import acl_sets
 from vswitchctl.compiler.wiring import Wiring
 from vswitchctl.model.intent import Stored
 from vswitchctl.model.state import Facts, Owner, PortKey
-from vswitchctl.model.switch import KnownAddress, KnownMac, Membership, Switch, SwitchNetwork, SwitchPort
+from vswitchctl.model.switch import (
+    KnownAddress,
+    KnownMac,
+    Membership,
+    PortAcl,
+    Switch,
+    SwitchNetwork,
+    SwitchPort,
+)
 from vswitchctl.model.topology import Bridge, LinuxBridge, Topology, Uplink
 from vswitchctl.topology.graph import Forwarding, forwarding
 
@@ -49,6 +58,8 @@ class _Switches:
     def __init__(self, stored: Stored, wiring: Wiring, facts: Facts) -> None:
         self.topology = stored.topology
         self.tags = stored.tags
+        self.zones = stored.zones
+        self.acl_sets = acl_sets(stored.topology)
         self.strangers = networks_with_strangers(stored.topology)
         self.own_addresses = own_addresses(stored.topology)
         self.wiring = wiring
@@ -74,16 +85,18 @@ class _Switches:
             )
 
     def switch(self, name: str) -> Switch:
-        ports = (
+        ports = [
             SwitchPort(
                 ofport,
                 self.wiring.ovs.ports[key].owner,
                 tuple(self.memberships[name, towards]),
                 endpoint=self.topology.interface(towards) is not None,
                 security=port_security(self.topology, towards),
+                acl=self._acl(towards),
             )
             for towards, key, ofport in self.numbered[name]
-        )
+        ]
+        used = {port.acl.set for port in ports if port.acl is not None}
         return Switch(
             name,
             self._owner(f"nodes/{name}"),
@@ -91,6 +104,21 @@ class _Switches:
             macs=tuple(sorted(self.macs[name], key=lambda known: (known.tag, known.mac))),
             networks=tuple(sorted(self.networks[name], key=lambda network: network.tag)),
             addresses=tuple(sorted(self.addresses[name], key=lambda k: (k.tag, k.version, k.address))),
+            acl_sets=tuple(acl_set for acl_set in self.acl_sets.values() if acl_set.number in used),
+        )
+
+    def _acl(self, towards: str) -> PortAcl | None:
+        """The policy of a port that leads to an interface with ACLs."""
+        interface = self.topology.interface(towards)
+        if interface is None or not interface.acls:
+            return None
+        acl_set = self.acl_sets[interface.acls]
+        return PortAcl(
+            self._owner(f"interfaces/{towards}"),
+            self.zones[towards],
+            acl_set.number,
+            covers_in=acl_set.covers(inbound=True),
+            covers_out=acl_set.covers(inbound=False),
         )
 
     def _owner(self, entity: str) -> Owner:

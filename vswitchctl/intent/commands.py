@@ -15,9 +15,9 @@ from vswitchctl.errors import Conflict, InternalError, InvalidTopology, NotFound
 from vswitchctl.intent.connection import IntentBackend
 from vswitchctl.intent.operations import operations
 from vswitchctl.intent.replica import Replica
-from vswitchctl.intent.rows import NETWORKS, Part, sources_of, to_part
+from vswitchctl.intent.rows import NETWORKS, Part, sources_of, to_part, zones_of
 from vswitchctl.intent.tables import APPLIED, CLAIMS, HOST, TOPOLOGY, Value
-from vswitchctl.model.intent import Stored, allocate_tags, claims
+from vswitchctl.model.intent import Stored, allocate_tags, allocate_zones, claims
 from vswitchctl.model.topology import Topology
 
 
@@ -55,10 +55,12 @@ class WriteTopologyCommand(BaseCommand):  # type: ignore[misc]
         self._tried = True
         check_claims(self._topology, self._host, self._replica.others(name))
         tags = allocate_tags(self._topology, _tags(part))
-        desired = to_part(self._topology, self._sources, tags, self._host, part)
+        taken = zones_taken(self._host, self._replica.others(name))
+        zones = allocate_zones(self._topology, zones_of(part) if part is not None else {}, taken)
+        desired = to_part(self._topology, self._sources, tags, self._host, part, zones)
         desired.columns["generation"] = generation if unchanged else generation + 1
         desired.columns["revision"] = revision = part.columns["revision"] if part is not None else 0
-        self.result = Stored(self._topology, desired.columns["generation"], tags, sources_of(desired))
+        self.result = Stored(self._topology, desired.columns["generation"], tags, sources_of(desired), zones)
         if desired != part:
             check_texts(desired)
             desired.columns["revision"] = revision + 1
@@ -125,6 +127,17 @@ def _assign(row: Any, columns: Mapping[str, Value]) -> None:
 def _tags(part: Part | None) -> dict[str, int]:
     networks = part.parts[NETWORKS].values() if part is not None else ()
     return {network.columns["name"]: network.columns["tag"] for network in networks}
+
+
+def zones_taken(host: str, others: list[Part]) -> set[int]:
+    """Conntrack zones that other topologies claim on this host."""
+    claimed = (
+        part.columns["device"].partition(":")
+        for other in others
+        for part in other.parts[CLAIMS].values()
+        if part.columns["host"] == host
+    )
+    return {int(number) for kind, _, number in claimed if kind == "zone"}
 
 
 def _changed_meanwhile(name: str, expected: int | None, generation: int) -> Conflict:

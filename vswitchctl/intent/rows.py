@@ -14,14 +14,26 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from vswitchctl.errors import InvalidTopology
-from vswitchctl.intent.tables import CLAIM, CLAIMS, NETWORK, TOPOLOGY, Held, Table, Value
-from vswitchctl.model.intent import Stored, claims
+from vswitchctl.intent.tables import (
+    CLAIM,
+    CLAIMS,
+    INTERFACE,
+    NAMESPACE,
+    NETWORK,
+    TOPOLOGY,
+    Held,
+    Table,
+    Value,
+)
+from vswitchctl.model.intent import Stored, claims, zone_claims
 from vswitchctl.model.topology import Topology
 
 Key = tuple[str, int]
 """A part among those of one column: its identity, and its number among those with the same identity."""
 
 NETWORKS = next(held.column for held in TOPOLOGY.holds if held.table is NETWORK)
+NAMESPACES = next(held.column for held in TOPOLOGY.holds if held.table is NAMESPACE)
+INTERFACES = next(held.column for held in NAMESPACE.holds if held.table is INTERFACE)
 
 POSITION_STRIDE = 1 << 20
 """The gap left between siblings: room for 20 insertions at the same place before all are numbered anew."""
@@ -62,7 +74,12 @@ def keyed(table: Table, parts: Iterable[Part]) -> dict[Key, Part]:
 
 
 def to_part(
-    topology: Topology, sources: Mapping[str, str], tags: Mapping[str, int], host: str, stored: Part | None
+    topology: Topology,
+    sources: Mapping[str, str],
+    tags: Mapping[str, int],
+    host: str,
+    stored: Part | None,
+    zones: Mapping[str, int] | None = None,
 ) -> Part:
     """The rows that hold `topology`, without generation and revision, which only the writer knows.
 
@@ -71,15 +88,30 @@ def to_part(
     root = _encode(TOPOLOGY, _Item("", 0, topology), "", sources)
     for part in root.parts[NETWORKS].values():
         part.columns["tag"] = tags[part.columns["name"]]
+    zones = zones or {}
+    for end, part in interfaces_of(root):
+        part.columns["zone"] = zones.get(end, 0)
     root.parts[CLAIMS] = keyed(
         CLAIM,
         (
             Part(CLAIM, {"host": host, "device": device, "topology": topology.name, "entity": entity})
-            for device, entity in claims(topology)
+            for device, entity in (*claims(topology), *zone_claims(zones))
         ),
     )
     _place(root, stored)
     return root
+
+
+def interfaces_of(root: Part) -> Iterator[tuple[str, Part]]:
+    """('node:interface', its row) of every interface."""
+    for node in root.parts[NAMESPACES].values():
+        for part in node.parts[INTERFACES].values():
+            yield f"{node.columns['name']}:{part.columns['name']}", part
+
+
+def zones_of(root: Part) -> dict[str, int]:
+    """Endpoint -> conntrack zone of those that have one, as stored."""
+    return {end: part.columns["zone"] for end, part in interfaces_of(root) if part.columns["zone"]}
 
 
 class _Item(NamedTuple):
@@ -94,8 +126,8 @@ def _encode(table: Table, item: _Item, parent: str, sources: Mapping[str, str]) 
     """The rows of one entity; `position` is its rank for now."""
     name, rank, value = item
     columns: dict[str, Value] = {
-        column: codec.encode(value if table.bare else getattr(value, column))
-        for column, codec in table.columns.items()
+        table.column(attribute): codec.encode(value if table.bare else getattr(value, attribute))
+        for attribute, codec in table.columns.items()
     }
     if "name" in table.stored:
         columns["name"] = name
@@ -108,7 +140,7 @@ def _encode(table: Table, item: _Item, parent: str, sources: Mapping[str, str]) 
             held.table,
             (
                 _encode(held.table, child, name, sources)
-                for child in _items(held, getattr(value, held.attribute))
+                for child in _items(held, value if table.bare else getattr(value, held.attribute))
             ),
         )
         for held in table.holds
@@ -188,7 +220,7 @@ def to_stored(root: Part) -> Stored:
         part.columns["name"]: part.columns["tag"]
         for part in sorted(root.parts[NETWORKS].values(), key=lambda part: part.columns["position"])
     }
-    return Stored(_decode(root), root.columns["generation"], tags, sources_of(root))
+    return Stored(_decode(root), root.columns["generation"], tags, sources_of(root), zones_of(root))
 
 
 def _decode(part: Part) -> Any:
@@ -196,7 +228,8 @@ def _decode(part: Part) -> Any:
     table = part.table
     if part.decoded is None:
         value: dict[str, Any] = {
-            column: codec.decode(part.columns[column]) for column, codec in table.columns.items()
+            attribute: codec.decode(part.columns[table.column(attribute)])
+            for attribute, codec in table.columns.items()
         }
         for attribute, columns in _attributes(table).items():
             value[attribute] = _decode_attribute(part, columns)

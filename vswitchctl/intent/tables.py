@@ -10,11 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
+from vswitchctl.model.policy import Rule
 from vswitchctl.model.topology import (
     AllowedPair,
     Bridge,
-    Entity,
     Expect,
+    Group,
     Interface,
     Link,
     LinuxBridge,
@@ -47,6 +50,10 @@ LIST = Codec(
 )
 """OVSDB has sets but no lists (RFC 7047 section 3.1), so a list is a map from the index."""
 MAP = Codec(dict, dict)
+TEXT = Codec(str, lambda column: column)
+TEXTS = Codec(lambda value: dict(enumerate(map(str, value))), LIST.decode)
+"""A number or a text, which the model tells apart."""
+PEER = Codec(lambda value: dict(value.named), dict)
 UNLESS_FALSE = Codec(lambda value: [] if value else [False], lambda column: column[0] if column else True)
 """True where nothing stands: so it is in rows written before the column was there."""
 
@@ -56,18 +63,18 @@ class Table:
     """A kind of entity.
 
     model: its class; None where the model has no object for it.
-    columns: attributes of the model, of the same name.
+    columns: attributes of the model; their columns have the same name, but for those in `renamed`.
     stored: columns that only the database has; of these `name`, `position` (among siblings) and `source`
         ('file:line') are filled wherever they are declared.
     identity: the column that tells siblings apart; '' where only their order does.
     entity: the entity's path, made of {name} and {parent}.
     named_by: gives the name where the model keeps none.
     constant: attributes that the table itself implies.
-    bare: the column whose value stands in the model in place of an object.
+    bare: the column, or held attribute, whose value stands in the model in place of an object.
     """
 
     name: str
-    model: type[Entity] | None
+    model: type[BaseModel] | None
     columns: Mapping[str, Codec]
     stored: tuple[str, ...] = ("name", "position", "source")
     identity: str = "name"
@@ -76,11 +83,15 @@ class Table:
     constant: Mapping[str, str] = field(default_factory=dict)
     bare: str = ""
     holds: tuple[Held, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def every_column(self) -> tuple[str, ...]:
         """The columns of a row, without those that hold parts."""
-        return (*self.columns, *self.stored)
+        return (*map(self.column, self.columns), *self.stored)
+
+    def column(self, attribute: str) -> str:
+        return self.renamed.get(attribute, attribute)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,8 +142,10 @@ INTERFACE = Table(
         "port_security": UNLESS_FALSE,
         "dhcp_server": PLAIN,
         "router": PLAIN,
+        "acls": LIST,
         **_ABOUT,
     },
+    stored=("name", "position", "source", "zone"),
     entity="interfaces/{parent}:{name}",
     holds=(Held("allowed", "ordered", ALLOWED_PAIR, "allowed"),),
 )
@@ -165,6 +178,28 @@ LINK = Table(
 QOS = Table(
     "QoS", Qos, {"max_rate": OPTIONAL, "burst": OPTIONAL, "min_rate": OPTIONAL, **_ABOUT}, entity="qos/{name}"
 )
+GROUP = Table("Group", Group, {"members": LIST, "addresses": LIST, **_ABOUT}, entity="groups/{name}")
+ACL_RULE = Table(
+    "ACL_Rule",
+    Rule,
+    {
+        "direction": PLAIN,
+        "action": PLAIN,
+        "protocol": TEXT,
+        "ports": TEXTS,
+        "icmp_type": OPTIONAL,
+        "from": PEER,
+        "to": PEER,
+        "stateful": PLAIN,
+        **_ABOUT,
+    },
+    stored=("position",),
+    identity="",
+    renamed={"from": "peer_from", "to": "peer_to"},  # ovs' library takes no word of Python for a column
+)
+ACL = Table(
+    "ACL", None, {}, entity="acls/{name}", bare="rules", holds=(Held("rules", "ordered", ACL_RULE, "rules"),)
+)
 EXPECT_GROUP = Table(
     "Expect_Group", None, {"members": LIST}, stored=("position",), identity="", bare="members"
 )
@@ -196,6 +231,8 @@ TOPOLOGY = Table(
         Held("nodes", "named", UPLINK, "uplinks"),
         Held("links", "ordered", LINK, "links"),
         Held("qos", "named", QOS, "qos"),
+        Held("groups", "named", GROUP, "groups"),
+        Held("acls", "named", ACL, "acls"),
         Held("expect", "single", EXPECT, "expect"),
     ),
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 from vswitchctl.errors import Conflict
 from vswitchctl.model.topology import VLAN_MAX, VLAN_MIN, Namespace, Topology, Uplink
@@ -15,12 +16,14 @@ class Stored:
 
     generation: 1 for the first write, one more for every write that changed something.
     tags: network -> VLAN tag on bridge links. sources: entity path ('nodes/web1') -> 'file:line'.
+    zones: endpoint with ACLs -> its conntrack zone, which no other endpoint of the host has.
     """
 
     topology: Topology
     generation: int
     tags: Mapping[str, int]
     sources: Mapping[str, str] = field(default_factory=dict)
+    zones: Mapping[str, int] = field(default_factory=dict)
 
 
 Intent = Mapping[str, Stored]
@@ -49,6 +52,43 @@ def allocate_tags(topology: Topology, kept: Mapping[str, int]) -> dict[str, int]
                 )
             tags[name] = tag
     return {name: tags[name] for name in topology.networks}
+
+
+ZONES = range(1, 0x10000)
+"""Conntrack zones have 16 bits, and zone 0 is what everybody else uses."""
+
+
+def allocate_zones(topology: Topology, kept: Mapping[str, int], taken: Collection[int]) -> dict[str, int]:
+    """A conntrack zone for each endpoint with ACLs: the one it has, else the lowest that nobody has.
+
+    One that becomes free by this is given out only where no other is left: its connections end later.
+    taken: zones of other topologies of the host; one datapath has one connection table for all of them.
+    Deterministic. Raises Conflict where all 65535 zones are taken.
+    """
+    ends = [end for end, interface in topology.endpoints().items() if interface.acls]
+    used, zones = set(taken), dict[str, int]()
+    for end in ends:
+        if kept.get(end, 0) in ZONES and kept[end] not in used:
+            zones[end] = kept[end]
+            used.add(kept[end])
+    freed = set(kept.values())
+    fresh = (zone for zone in ZONES if zone not in used and zone not in freed)
+    free = chain(fresh, (zone for zone in ZONES if zone in freed and zone not in used))
+    for end in ends:
+        if end not in zones:
+            zone = next(free, None)
+            if zone is None:
+                raise Conflict(
+                    f"no conntrack zone is left for '{end}'", "at most 65535 interfaces of a host have ACLs"
+                )
+            zones[end] = zone
+    return {end: zones[end] for end in ends}
+
+
+def zone_claims(zones: Mapping[str, int]) -> Iterable[tuple[str, str]]:
+    """Every (claim, entity) of conntrack zones: 'zone:N'."""
+    for end, zone in zones.items():
+        yield f"zone:{zone}", f"interfaces/{end}"
 
 
 def claims(topology: Topology) -> Iterable[tuple[str, str]]:

@@ -49,6 +49,61 @@ class PortSecurity:
 
 
 @dataclass(frozen=True, slots=True)
+class AddressTerm:
+    """A peer by address. family: 4 or 6, and value and mask of that many bits; 0: a MAC of 48 bits."""
+
+    family: int
+    value: int
+    mask: int
+
+
+@dataclass(frozen=True, slots=True)
+class AclRule:
+    """A rule as flows need it.
+
+    position: its place among the rules of its set, 0 first. number: the rule's in its ACL, from 1.
+    families: the IP versions it can match. peers, ports: None for any. protocol: None for any.
+    conjunction: a number that no other rule of the topology has; used where both lists are long.
+    """
+
+    owner: Owner
+    number: int
+    position: int
+    inbound: bool
+    allow: bool
+    stateful: bool
+    families: tuple[int, ...]
+    protocol: int | None
+    icmp_type: int | None
+    peers: tuple[AddressTerm, ...] | None
+    ports: tuple[tuple[int, int], ...] | None
+    conjunction: int
+
+
+@dataclass(frozen=True, slots=True)
+class AclSet:
+    """The ACLs of an interface, in order. number: 32 bits, made of their names alone. owner: the first."""
+
+    number: int
+    owner: Owner
+    rules: tuple[AclRule, ...]
+
+    def covers(self, inbound: bool) -> bool:
+        return any(rule.inbound == inbound for rule in self.rules)
+
+
+@dataclass(frozen=True, slots=True)
+class PortAcl:
+    """The policy of a port. covers_in, covers_out: directions in which what no rule allows is denied."""
+
+    owner: Owner
+    zone: int
+    set: int
+    covers_in: bool
+    covers_out: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SwitchPort:
     """A port with an OpenFlow number and the networks it takes part in.
 
@@ -60,6 +115,7 @@ class SwitchPort:
     memberships: tuple[Membership, ...]
     endpoint: bool = False
     security: PortSecurity | None = None
+    acl: PortAcl | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +163,4 @@ class Switch:
     macs: tuple[KnownMac, ...]
     networks: tuple[SwitchNetwork, ...]
     addresses: tuple[KnownAddress, ...] = ()
+    acl_sets: tuple[AclSet, ...] = ()

@@ -21,6 +21,8 @@ from pydantic import (
     StringConstraints,
 )
 
+from vswitchctl.model.policy import Cidr, Rule
+
 IFNAME_MAX = 15
 """IFNAMSIZ - 1, linux/if.h: the longest device name."""
 
@@ -168,6 +170,7 @@ class Interface(Entity):
     allowed: tuple[AllowedPair, ...] = Field((), description="further sources it may use")
     dhcp_server: StrictBool = Field(False, description="it may send what only DHCP servers and relays send")
     router: StrictBool = Field(False, description="it may send router advertisements and redirects")
+    acls: Annotated[tuple[Name, ...], BeforeValidator(_one_or_many)] = ()
 
 
 class Route(Entity):
@@ -228,6 +231,13 @@ class Qos(Entity):
     min_rate: Rate | None = None
 
 
+class Group(Entity):
+    """Endpoints of one tenant, or addresses, that rules name together."""
+
+    members: tuple[EndText, ...] = ()
+    addresses: tuple[Cidr, ...] = ()
+
+
 class Expect(Entity):
     """What the author expects of the result: the proof that `verify` and the tests hold it to."""
 
@@ -245,6 +255,8 @@ class Topology(Entity):
     nodes: dict[Name, Node] = Field(default_factory=dict)
     links: tuple[Link, ...] = ()
     qos: dict[Name, Qos] = Field(default_factory=dict)
+    groups: dict[Name, Group] = Field(default_factory=dict)
+    acls: dict[Name, tuple[Rule, ...]] = Field(default_factory=dict)
     expect: Expect | None = None
 
     def interface(self, end: str) -> Interface | None:
@@ -308,4 +320,5 @@ def entities(topology: Topology) -> tuple[str, ...]:
         *(f"nodes/{name}" for name in topology.nodes),
         *(f"interfaces/{end}" for end in topology.endpoints()),
         *(f"links/{link_name(link)}" for link in topology.links),
+        *(f"acls/{name}" for name in topology.acls),
     )

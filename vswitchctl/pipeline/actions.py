@@ -85,7 +85,7 @@ def _bits(target: Target) -> tuple[Field, int, int]:
 
 
 def load(bits: Bits, value: int | Var) -> Action:
-    """Load a value into register bits."""
+    """Load a value into bits of a register, or of a connection inside of `ct`."""
     ofs_nbits = _u16(bits.offset << 6 | bits.width - 1)
     loaded = number(8, value, limit=(1 << bits.width) - 1)
     return Action(
@@ -163,15 +163,27 @@ def conjunction(conj_id: int | Var, clause: int, clauses: int) -> Action:
     return Action("conjunction", parts, frozenset({"conjunction"}))
 
 
-def ct(zone: int | Var | Bits, *, table: Table | None = None, commit: bool = False) -> Action:
-    """Through conntrack in a zone; with `table`, on to there with ct_state set."""
+def ct(
+    zone: int | Var | Bits,
+    *,
+    table: Table | None = None,
+    commit: bool = False,
+    execute: Sequence[Action] = (),
+) -> Action:
+    """Through conntrack in a zone; with `table`, on to there with ct_state set.
+
+    execute: what to set in the connection that is committed (its mark or label).
+    """
+    if execute and not commit:
+        raise InternalError("only a connection that is committed can be marked")
     if isinstance(zone, Bits):
         source: tuple[Part, ...] = (_u32(zone.field.action_header), _u16(zone.offset << 6 | zone.width - 1))
     else:
         source = (_u32(0), *number(2, zone, limit=0xFFFF))
     after = bytes([_NO_RECIRCULATION if table is None else table.id])
-    parts = _nicira(_CT, _u16(_CT_COMMIT if commit else 0), *source, after, bytes(3), _u16(0))
-    return Action("ct", parts, frozenset({"ct"}), table)
+    inner = [part for action in execute for part in action.parts]
+    parts = _nicira(_CT, _u16(_CT_COMMIT if commit else 0), *source, after, bytes(3), _u16(0), *inner)
+    return Action("ct", parts, frozenset({"ct"}).union(*(action.sets for action in execute)), table)
 
 
 def drop() -> Action:

@@ -40,4 +40,15 @@ NO_FLOOD = Bits(REG[2], 1, 1, "no_flood")
 FLOOD_PART = Bits(REG[2], 8, 8, "flood_part")
 """How many parts of a flood are done, where its ports do not fit one flow."""
 
-REGISTERS: dict[str, Bits] = {bits.name: bits for bits in (NETWORK, OUT_PORT, LEARN, NO_FLOOD, FLOOD_PART)}
+ZONE = Bits(REG[3], 0, 16, "zone")
+"""The conntrack zone of the port that the packet came from, or is about to leave by."""
+
+DENIED = Bits(REG[3], 16, 1, "denied")
+"""1: a rule, or the lack of one, denies the packet."""
+
+ACL_SET = Bits(REG[4], 0, 32, "acl_set")
+"""The ACLs of that port, as a number."""
+
+REGISTERS: dict[str, Bits] = {
+    bits.name: bits for bits in (NETWORK, OUT_PORT, LEARN, NO_FLOOD, FLOOD_PART, ZONE, DENIED, ACL_SET)
+}

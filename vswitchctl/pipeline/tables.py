@@ -27,7 +27,7 @@ CLASSIFY = Table(
     "classify",
     matches=frozenset({"in_port", "vlan_vid"}),
     sets=frozenset({"network", "learn", "no_flood", "vlan_vid"}),
-    next=frozenset({"port_security", "arp_nd", "l2_learning"}),
+    next=frozenset({"port_security", "arp_nd", "ct_from"}),
     purpose="port and VLAN tag decide the network; the tag comes off",
 )
 _ICMPV6 = frozenset({"dl_type", "nw_proto", "icmpv6_type", "icmpv6_code"})
@@ -52,7 +52,7 @@ ARP_ND = Table(
     matches=_ICMPV6 | {"in_port", "network", "dl_dst", "arp_op", "arp_tpa", "nd_target", "nd_sll"},
     sets=frozenset({"dl_src", "dl_dst", "arp_op", "arp_sha", "arp_spa", "arp_tha", "arp_tpa", "output"})
     | {"ipv6_src", "ipv6_dst", "icmpv6_type", "nd_reserved", "nd_options_type"},
-    next=frozenset({"nd_answer", "l2_learning"}),
+    next=frozenset({"nd_answer", "ct_from"}),
     purpose="who asks for the MAC of a declared address has the answer from the switch",
 )
 ND_ANSWER = Table(
@@ -61,6 +61,37 @@ ND_ANSWER = Table(
     matches=_ICMPV6,
     sets=frozenset({"nd_tll", "output"}),
     purpose="the end of an answer of neighbour discovery",
+)
+_RULE_MATCHES = frozenset(
+    {"acl_set", "ct_state", "ct_mark", "conj_id", "dl_type", "nw_proto", "icmp_type", "icmpv6_type"}
+    | {"tcp_dst", "udp_dst", "sctp_dst"}
+)
+_ND_MATCHES = frozenset({"dl_type", "nw_proto", "icmpv6_type"})
+_COMMIT_MATCHES = frozenset({"denied", "ct_state", "ct_mark", "dl_type"})
+
+CT_FROM = Table(
+    40,
+    "ct_from",
+    matches=_ND_MATCHES | {"in_port"},
+    sets=frozenset({"zone", "acl_set", "ct"}),
+    next=frozenset({"acl_from", "l2_learning"}),
+    purpose="what an interface with ACLs sends goes through conntrack in its own zone",
+)
+ACL_FROM = Table(
+    50,
+    "acl_from",
+    matches=_RULE_MATCHES | {"nw_dst", "ipv6_dst", "dl_dst"},
+    sets=frozenset({"denied", "conjunction"}),
+    next=frozenset({"commit_from", "l2_learning"}),
+    purpose="the rules for what an interface sends",
+)
+COMMIT_FROM = Table(
+    55,
+    "commit_from",
+    matches=_COMMIT_MATCHES,
+    sets=frozenset({"ct", "ct_mark"}),
+    next=frozenset({"l2_learning"}),
+    purpose="remembers connections that are allowed, and ends those that no longer are",
 )
 L2_LEARNING = Table(
     70,
@@ -75,7 +106,7 @@ L2_LOOKUP = Table(
     "l2_lookup",
     matches=frozenset({"network", "dl_dst"}),
     sets=frozenset({"out_port"}),
-    next=frozenset({"l2_learned", "flood", "output"}),
+    next=frozenset({"l2_learned", "flood", "ct_to"}),
     purpose="network and destination MAC choose the port",
 )
 L2_LEARNED = Table(
@@ -91,8 +122,32 @@ FLOOD = Table(
     "flood",
     matches=frozenset({"network", "out_port", "no_flood", "flood_part"}),
     sets=frozenset({"out_port", "flood_part"}),
-    next=frozenset({"flood", "output"}),
+    next=frozenset({"flood", "ct_to", "output"}),
     purpose="with no port chosen, a copy for each port of the network's broadcast tree",
+)
+CT_TO = Table(
+    90,
+    "ct_to",
+    matches=_ND_MATCHES | {"in_port", "out_port"},
+    sets=frozenset({"zone", "acl_set", "ct"}),
+    next=frozenset({"acl_to", "output"}),
+    purpose="what goes to an interface with ACLs goes through conntrack in its own zone",
+)
+ACL_TO = Table(
+    100,
+    "acl_to",
+    matches=_RULE_MATCHES | {"nw_src", "ipv6_src", "dl_src"},
+    sets=frozenset({"denied", "conjunction"}),
+    next=frozenset({"commit_to", "output"}),
+    purpose="the rules for what goes to an interface",
+)
+COMMIT_TO = Table(
+    105,
+    "commit_to",
+    matches=_COMMIT_MATCHES,
+    sets=frozenset({"ct", "ct_mark"}),
+    next=frozenset({"output"}),
+    purpose="remembers connections that are allowed, and ends those that no longer are",
 )
 OUTPUT = Table(
     120,
@@ -103,19 +158,12 @@ OUTPUT = Table(
 )
 
 TABLES: tuple[Table, ...] = (
-    CLASSIFY,
-    PORT_SECURITY,
-    SOURCE_ADDRESS,
-    ARP_ND,
-    ND_ANSWER,
-    L2_LEARNING,
-    L2_LOOKUP,
-    L2_LEARNED,
-    FLOOD,
-    OUTPUT,
+    *(CLASSIFY, PORT_SECURITY, SOURCE_ADDRESS, ARP_ND, ND_ANSWER),
+    *(CT_FROM, ACL_FROM, COMMIT_FROM),
+    *(L2_LEARNING, L2_LOOKUP, L2_LEARNED, FLOOD),
+    *(CT_TO, ACL_TO, COMMIT_TO, OUTPUT),
 )
-"""Numbers in between are left for QoS in (30), conntrack (40), ACL in (50),
-L3 (60), conntrack out (90), ACL out (100) and QoS out (110)."""
+"""Numbers in between are left for QoS in (30), L3 (60) and QoS out (110)."""
 
 BY_ID: dict[int, Table] = {table.id: table for table in TABLES}
 LEARNED_IDS: frozenset[int] = frozenset(table.id for table in TABLES if table.learned)

@@ -20,6 +20,7 @@ from vswitchctl.model.state import DesiredState, Facts, ObservedOvs, Owner
 from vswitchctl.reconcile.backoff import BackOff
 from vswitchctl.reconcile.protocol import IntentStore, Netlink, ObservedFlows, OpenFlow, Ovs
 from vswitchctl.reconcile.work import Outcome, Work
+from vswitchctl.reconcile.zones import Zones
 
 LOG = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class Loop:
         self.netlink = netlink
         self.ovs = ovs
         self.openflow = openflow
+        self.zones = Zones()
         self.lock = threading.RLock()
         self._compiler = compiler
         self._system_datapath = system_datapath
@@ -161,6 +163,7 @@ class Loop:
         work.wire()
         work.flow()
         work.unwire()
+        work.open_zones()
         outcomes = work.outcomes(self._pass.outcomes)
         for name, outcome in outcomes.items():
             if not outcome.gone:

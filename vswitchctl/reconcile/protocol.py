@@ -71,6 +71,8 @@ class OpenFlow(Protocol):
         self, bridge: str, add: FlowTable, remove: Collection[FlowKey], progress: Progress | None = None
     ) -> Sequence[FlowFailure]: ...
 
+    def flush_zones(self, bridge: str, zones: Collection[int]) -> None: ...
+
 
 class IntentStore(Protocol):
     """The intent database, as far as the loop is concerned."""

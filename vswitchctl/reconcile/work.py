@@ -1,7 +1,7 @@
 """One pass over the host: what was read, what is wanted, what was done, and what could not be.
 
     bridges; namespaces, Linux bridges, veth pairs -> ports -> flows
-    -> (what goes) ports, bridges -> links, namespaces
+    -> (what goes) ports, bridges -> links, namespaces -> flows into conntrack zones that others had
 
 and then read back.
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vswitchctl.errors import RetryableError
+from vswitchctl.errors import RetryableError, Unreachable
 from vswitchctl.model.flow import FlowKey, FlowTable, cookie
 from vswitchctl.model.intent import Intent
 from vswitchctl.model.plan import Change, Failure, Kind
@@ -21,6 +21,7 @@ from vswitchctl.model.state import Owner, PortKey
 from vswitchctl.pipeline.cookies import without_rule
 from vswitchctl.reconcile.delta import diff
 from vswitchctl.reconcile.plan import WiringPlan, plan_wiring, stale_ports, under_ports
+from vswitchctl.reconcile.zones import Handover, one_of_each
 
 if TYPE_CHECKING:
     from vswitchctl.reconcile.loop import Loop
@@ -60,6 +61,9 @@ class Work:
         self.failures: dict[Owner, str] = {}
         self.flow_failures: dict[Owner, str] = {}
         self.tried: set[Owner] = set()
+        self.there: list[str] = []
+        self.unanswered: set[str] = set()
+        self.handover = Handover(loop.zones)
         self.before = self._plan()
 
     def _plan(self) -> WiringPlan:
@@ -96,17 +100,27 @@ class Work:
 
     def flow(self) -> None:
         """Make the flows of every bridge that is there right, each in one bundle, and read back."""
-        there = sorted(name for name in self.desired.flows if name in self.ovs.owned.bridges)
-        self.loop.openflow.connect(there)
-        self.loop.keep_flows(there)
-        for bridge in there:
-            try:
-                self._flow(bridge, self.desired.flows[bridge])
-            except RetryableError as error:
-                self._bridge_failed(bridge, str(error))
+        self.there = sorted(name for name in self.desired.flows if name in self.ovs.owned.bridges)
+        self.loop.openflow.connect(self.there)
+        self.loop.keep_flows(self.there)
+        for bridge in self.there:
+            self._on(bridge, self._look)
+        for bridge in self._answering():
+            self._on(bridge, self._flow)
 
-    def _flow(self, bridge: str, desired: FlowTable) -> None:
+    def _on(self, bridge: str, do: Callable[[str], None]) -> None:
+        try:
+            do(bridge)
+        except RetryableError as error:
+            self.unanswered.add(bridge)
+            self._bridge_failed(bridge, str(error))
+
+    def _look(self, bridge: str) -> None:
+        self.loop.zones.look(bridge, self.loop.flows(bridge).owned)
+
+    def _flow(self, bridge: str) -> None:
         observed = self.loop.flows(bridge)
+        desired = self.handover.closed(bridge, self.desired.flows[bridge], observed.owned)
         taken = desired.keys() & observed.foreign.keys()
         for key in taken:
             self._flow_failed(bridge, key, desired, "a flow of somebody else has the match of one of ours")
@@ -122,6 +136,37 @@ class Work:
         self.loop.forget_flows([bridge])
         if not refused and not taken and diff(desired, self.loop.flows(bridge).owned):
             self._bridge_failed(bridge, "flows read back differ from those sent")
+
+    def open_zones(self) -> None:
+        """Empty the conntrack zones that got another interface, and let that one in.
+
+        Comes after `unwire`, so that bridges which go have taken the old interface's flows with them.
+        """
+        waiting, uses = sorted(self.handover.waiting), self.handover.uses()
+        if not waiting:
+            return
+        hindrance = self._old_users() if self.loop.zones.had_another(uses) else ""
+        try:
+            if hindrance:
+                raise Unreachable(f"a conntrack zone is not free yet: {hindrance}")
+            datapaths = {name: self.desired.ovs.bridges[name].datapath_type for name in self._answering()}
+            for bridge in one_of_each(datapaths):
+                self.loop.openflow.flush_zones(bridge, sorted(zone for zone, _ in uses))
+        except RetryableError as error:
+            for bridge in waiting:
+                self._bridge_failed(bridge, str(error))
+            return
+        self.loop.zones.flushed(uses)
+        for bridge in waiting:
+            self._on(bridge, self._flow)
+
+    def _answering(self) -> list[str]:
+        return [bridge for bridge in self.there if bridge not in self.unanswered]
+
+    def _old_users(self) -> str:
+        """Where flows may still be that use a zone for the interface that had it, '' where nowhere."""
+        going = self.loop.ovs.read().owned.bridges.keys() - self.desired.ovs.bridges.keys()
+        return ", ".join(f"bridge '{name}' still has flows" for name in sorted(going | self.unanswered))
 
     def _flow_failed(self, bridge: str, key: FlowKey, desired: FlowTable, reason: str) -> None:
         owner = self.desired.cookies.get(without_rule(cookie(desired[key]))) if key in desired else None

@@ -10,7 +10,7 @@ from vswitchctl.api.service import FlowSource
 from vswitchctl.compiler.compile import compile_topology, provisional
 from vswitchctl.errors import NotFound, RetryableError
 from vswitchctl.model.flow import Flow, FlowTable, priority, table_id
-from vswitchctl.model.intent import Intent, Stored, allocate_tags
+from vswitchctl.model.intent import Intent, Stored, allocate_tags, allocate_zones
 from vswitchctl.model.state import DesiredState, ObservedNetlink, ObservedOvs
 from vswitchctl.model.topology import Topology, entities
 from vswitchctl.model.views import (
@@ -78,11 +78,15 @@ class HostService:
     def _plan(self, document: TopologyDocument, intent: Intent, *, flows: bool) -> PlanView:
         topology = document.topology
         stored = intent.get(topology.name)
+        taken = {
+            zone for name, other in intent.items() if name != topology.name for zone in other.zones.values()
+        }
         candidate = Stored(
             topology,
             stored.generation if stored else 0,
             allocate_tags(topology, stored.tags if stored else {}),
             document.sources,
+            allocate_zones(topology, stored.zones if stored else {}, taken),
         )
         netlink, ovs = self._loop.netlink.read(), self._loop.ovs.read()
         refuse_conflicts(topology, intent, netlink, ovs)

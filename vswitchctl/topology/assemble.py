@@ -60,6 +60,8 @@ def entity_sources(topology: Topology, place: Callable[[Path], Place]) -> dict[s
     for end in topology.endpoints():
         node, interface = split_end(end)
         sources[f"interfaces/{end}"] = str(place(("nodes", node, "interfaces", interface)))
+    for name in topology.acls:
+        sources[f"acls/{name}"] = str(place(("acls", name)))
     for number, link in enumerate(topology.links):
         sources[f"links/{link_name(link)}"] = str(place(("links", number)))
     return sources

@@ -97,6 +97,7 @@ class TopologyBuilder:
         allowed: Iterable[Mapping[str, str]] = (),
         dhcp_server: bool | None = None,
         router: bool | None = None,
+        acls: str | Iterable[str] = (),
         description: str = "",
     ) -> Self:
         """An interface of a namespace named before. allowed: pairs, each of 'mac', 'ip' or both."""
@@ -109,6 +110,7 @@ class TopologyBuilder:
             "allowed": [dict(pair) for pair in allowed],
             "dhcp_server": dhcp_server,
             "router": router,
+            "acls": _listed(acls),
             "description": description,
         }
         namespace = self._namespace(node, f"interface '{name}'")
@@ -145,6 +147,24 @@ class TopologyBuilder:
     ) -> Self:
         keys = {"max_rate": max_rate, "burst": burst, "min_rate": min_rate, "description": description}
         return self._named("qos", name, keys)
+
+    def group(
+        self,
+        name: str,
+        *,
+        members: Iterable[str] = (),
+        addresses: Iterable[str] = (),
+        description: str = "",
+    ) -> Self:
+        """Endpoints of one tenant, or addresses, that rules name together."""
+        keys = {"members": list(members), "addresses": list(addresses), "description": description}
+        return self._named("groups", name, keys)
+
+    def rule(self, acl: str, **keys: Any) -> Self:
+        """One more rule of an ACL, by the keys of the file; `from`, a word of Python, is written from_."""
+        given = {key.rstrip("_"): value for key, value in keys.items()}
+        acls = self._child(self._data, "acls", MarkedDict)
+        return self._append(self._child(acls, acl, MarkedList), given)
 
     def expect(self, *groups: Iterable[str]) -> Self:
         """Groups of endpoints; all of a group reach each other, and nobody else."""

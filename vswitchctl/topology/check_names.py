@@ -78,7 +78,7 @@ def descriptions(subject: Subject) -> Iterator[Issue]:
     """Control characters would reach terminals, and no XML can carry them."""
     topology = subject.topology
     described: list[tuple[Path, str]] = [((), topology.description)]
-    for section in ("tenants", "networks", "nodes", "qos"):
+    for section in ("tenants", "networks", "nodes", "qos", "groups"):
         described += [
             ((section, name), entity.description) for name, entity in getattr(topology, section).items()
         ]
@@ -89,6 +89,11 @@ def descriptions(subject: Subject) -> Iterator[Issue]:
             described += [
                 (("nodes", name, "routes", n), route.description) for n, route in enumerate(node.routes)
             ]
+    described += [
+        (("acls", name, number), rule.description)
+        for name, rules in topology.acls.items()
+        for number, rule in enumerate(rules)
+    ]
     if topology.expect is not None:
         described.append((("expect",), topology.expect.description))
     for path, text in described:

@@ -17,11 +17,24 @@ from vswitchctl.topology.nearest import one_of
 from vswitchctl.topology.source import MarkedDict, MarkedList, Path, Place, Source, mark, shown
 
 NESTED: Final = frozenset(
-    ("interfaces", "routes", "trunk", "tenants", "networks", "qos", "expect", "subnets", "ip", "ends")
+    (
+        "interfaces",
+        "routes",
+        "trunk",
+        "tenants",
+        "networks",
+        "qos",
+        "expect",
+        "subnets",
+        "ip",
+        "ends",
+        "acls",
+        "groups",
+    )
 )
 """Attributes that hold lists or mappings; as a text (GraphML has scalars only) they are JSON."""
 
-SECTIONS: Final = ("name", "description", "tenants", "networks", "qos", "expect")
+SECTIONS: Final = ("name", "description", "tenants", "networks", "qos", "groups", "acls", "expect")
 """Keys of a topology that are attributes of the graph."""
 
 ORDER: Final = "order"

@@ -25,7 +25,7 @@ def plain(topology: Topology) -> dict[str, Any]:
 def to_networkx(topology: Topology) -> nx.MultiGraph:
     """A MultiGraph: a vertex per node, an edge per link (two interfaces may lead to one bridge).
 
-    Attributes are those of the model. The graph's own: name, description, tenants, networks, qos, expect.
+    Attributes are those of the model. The graph's own: all of the document but nodes and links.
     An edge has `ends` ('node:interface'), `kind`, `cost` and `order`, its place among the links.
     """
     data = plain(topology)

@@ -57,12 +57,24 @@ class Observations:
 
 
 def expected_pairs(topology: Topology) -> frozenset[Pair]:
-    """Ordered pairs of endpoints that exchange packets: as `expect` says, else all that share a network."""
+    """Ordered pairs of endpoints that exchange packets: as `expect` says, else all that share a network.
+
+    Without `expect` nothing is expected of endpoints with ACLs, which decide packet by packet.
+    """
     if topology.expect is not None:
         groups: Iterable[Iterable[str]] = topology.expect.reachable
     else:
         groups = (group for network in topology.networks for group in _joined(topology, network))
-    return frozenset(pair for group in groups for pair in permutations(group, 2))
+    undecided = _undecided(topology)
+    pairs = (pair for group in groups for pair in permutations(group, 2))
+    return frozenset(pair for pair in pairs if undecided.isdisjoint(pair))
+
+
+def _undecided(topology: Topology) -> frozenset[str]:
+    """Endpoints whose ACLs, and no `expect`, say who reaches them."""
+    if topology.expect is not None:
+        return frozenset()
+    return frozenset(end for end, interface in topology.endpoints().items() if interface.acls)
 
 
 def _joined(topology: Topology, network: str) -> list[list[str]]:
@@ -118,10 +130,15 @@ def judge(topology: Topology, seen: Observations) -> Matrix:
     endpoints = topology.endpoints()
     network = {end: interface.network for end, interface in endpoints.items()}
     families = {end: first_addresses(interface).keys() for end, interface in endpoints.items()}
+    undecided = _undecided(topology)
     touched = {(asks, answers) for asks, answers, _ in seen.answered} | seen.heard
     return Matrix(
         endpoints=tuple(endpoints),
-        reached=frozenset(pair for pair in permutations(endpoints, 2) if _reached(pair, families, seen)),
+        reached=frozenset(
+            pair
+            for pair in permutations(endpoints, 2)
+            if undecided.isdisjoint(pair) and _reached(pair, families, seen)
+        ),
         crossed=frozenset((a, b) for a, b in touched if network[a] != network[b]),
     )
 

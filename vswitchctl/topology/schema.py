@@ -11,6 +11,7 @@ import re
 import sys
 from typing import Any, Final
 
+from vswitchctl.model.policy import PROTOCOLS
 from vswitchctl.model.topology import Topology
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -32,6 +33,28 @@ _MAC: Final = {
     "pattern": "^[0-9A-Fa-f][02468aceACE](:[0-9A-Fa-f]{2}){5}$",
     "examples": ["02:00:00:00:00:01"],
 }
+_NAME: Final = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_.-]*$", "maxLength": 63}
+_CIDR: Final = {"anyOf": [_ADDRESS, _PREFIXED]}
+_PORT: Final = {
+    "anyOf": [
+        {"type": "integer", "minimum": 0, "maximum": 65535},
+        {"type": "string", "pattern": r"^\d{1,5}(-\d{1,5})?$"},
+    ]
+}
+_PROTOCOL: Final = {
+    "anyOf": [{"enum": list(PROTOCOLS)}, {"type": "integer", "minimum": 0, "maximum": 255}],
+    "examples": ["tcp", 47],
+}
+_PEER: Final = {
+    "anyOf": [{"const": "any"}, _ADDRESS, _PREFIXED, {"$ref": "#/$defs/Peer"}],
+    "examples": [
+        "any",
+        "10.1.0.0/24",
+        {"network": "red-web"},
+        {"group": "clients"},
+        {"interface": "web1:eth0"},
+    ],
+}
 
 
 def _list_of(item: dict[str, Any], *examples: Any) -> dict[str, Any]:
@@ -50,6 +73,13 @@ _KEYS: Final[dict[tuple[str, str], dict[str, Any]]] = {
         "anyOf": [_ADDRESS, _PREFIXED],
         "examples": ["10.1.0.100", "10.1.0.0/28"],
     },
+    ("Interface", "acls"): {"anyOf": [_NAME, _list_of(_NAME)], "examples": ["web", ["web", "closed"]]},
+    ("Group", "addresses"): _list_of(_CIDR, ["10.9.0.0/16", "192.0.2.7"]),
+    ("Rule", "ports"): _list_of(_PORT, [80, 443, "8000-8100"]),
+    ("Rule", "protocol"): _PROTOCOL,
+    ("Rule", "from"): _PEER,
+    ("Rule", "to"): _PEER,
+    ("Peer", "cidr"): {"anyOf": [_CIDR, {"type": "null"}]},
     ("Route", "to"): {"anyOf": [{"const": "default"}, _PREFIXED], "examples": ["default", "10.2.0.0/24"]},
     ("Route", "via"): {**_ADDRESS, "examples": ["10.1.0.1"]},
     ("Qos", "max_rate"): _RATE,

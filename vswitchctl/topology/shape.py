@@ -11,17 +11,19 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from vswitchctl.model.policy import Rule
 from vswitchctl.model.topology import Interface, Topology
 from vswitchctl.topology.document import Finding
 from vswitchctl.topology.nearest import nearest
 from vswitchctl.topology.shape_words import in_words, kind_of
 from vswitchctl.topology.source import MarkedDict, MarkedList, Path, Place, path_text, place_of
 
-BOOLEANS: Final = frozenset(
-    name for name, field in Interface.model_fields.items() if field.annotation is bool
-)
-"""Keys of an interface that are true or false."""
-NAMED_SECTIONS: Final = ("tenants", "networks", "nodes", "qos")
+BOOLEANS: Final = {
+    model: frozenset(name for name, field in model.model_fields.items() if field.annotation is bool)
+    for model in (Interface, Rule)
+}
+"""Keys that are true or false."""
+NAMED_SECTIONS: Final = ("tenants", "networks", "nodes", "qos", "groups", "acls")
 _PLACEHOLDER = "unnamed"
 _ROUNDS = 4
 """Removing a malformed part can bring up what it hid; the third round finds nothing in any case known."""
@@ -84,7 +86,7 @@ def _without_nulls(data: MarkedDict) -> MarkedDict:
 
 
 def _booleans(data: MarkedDict, place: Place) -> list[Finding]:
-    """pydantic takes true for 1 where a number is meant; only some keys of an interface are booleans."""
+    """pydantic takes true for 1 where a number is meant; few keys of interfaces and rules are booleans."""
     findings: list[Finding] = []
     walk: list[tuple[Path, Any]] = [((), data)]
     while walk:
@@ -107,10 +109,12 @@ def _booleans(data: MarkedDict, place: Place) -> list[Finding]:
 
 
 def _may_be_boolean(path: Path) -> bool:
-    """A key of an interface that is one, or that is unknown, which is told another way."""
+    """A key of an interface or rule that is one, or that is unknown, which is told another way."""
     match path:
         case ("nodes", _, "interfaces", _, str(key)):
-            return key in BOOLEANS or key not in Interface.model_fields
+            return key in BOOLEANS[Interface] or key not in Interface.model_fields
+        case ("acls", _, int(), str(key)):
+            return key in BOOLEANS[Rule] or key not in Rule.model_fields
     return False
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from vswitchctl.model.policy import Peer, Rule
 from vswitchctl.model.topology import (
     MTU_MAX,
     MTU_MIN,
@@ -17,6 +18,7 @@ from vswitchctl.model.topology import (
     AllowedPair,
     Bridge,
     Expect,
+    Group,
     Interface,
     Link,
     LinuxBridge,
@@ -51,11 +53,21 @@ NODES: Final[Mapping[str, type[BaseModel]]] = {
     "uplink": Uplink,
 }
 
+_ENTRIES: Final[Mapping[str, type[BaseModel]]] = {
+    "tenants": Tenant,
+    "networks": Network,
+    "links": Link,
+    "qos": Qos,
+    "groups": Group,
+}
+"""What stands in a section, where it is of one kind."""
+
 _RANGES: Final = {
     "vlan": f"a VLAN tag is {VLAN_MIN} to {VLAN_MAX}",
     "trunk": f"a VLAN tag is {VLAN_MIN} to {VLAN_MAX}",
     "mtu": f"an MTU is {MTU_MIN} to {MTU_MAX}",
     "cost": "a cost is 1 to 65535",
+    "icmp_type": "an ICMP type is 0 to 255",
 }
 
 
@@ -75,10 +87,8 @@ def _keys(loc: tuple[str | int, ...]) -> tuple[str, ...]:
     """The keys that the mapping at pydantic's location may have."""
     model: type[BaseModel] = Topology
     match loc:
-        case ("tenants", _):
-            model = Tenant
-        case ("networks", _):
-            model = Network
+        case (str(section), _) if section in _ENTRIES:
+            model = _ENTRIES[section]
         case ("nodes", _, _, "interfaces", _):
             model = Interface
         case ("nodes", _, _, "interfaces", _, "allowed", _):
@@ -87,10 +97,10 @@ def _keys(loc: tuple[str | int, ...]) -> tuple[str, ...]:
             model = Route
         case ("nodes", _, str(kind)):
             model = NODES.get(kind, Topology)
-        case ("links", _):
-            model = Link
-        case ("qos", _):
-            model = Qos
+        case ("acls", _, _):
+            model = Rule
+        case ("acls", _, _, "from" | "to"):
+            model = Peer
         case ("expect",):
             model = Expect
     return tuple(model.model_fields)
@@ -109,6 +119,8 @@ _EXAMPLES: Final = {
     "to": "to: 10.2.0.0/24",
     "via": "via: 10.1.0.1",
     "name": "name: my-network",
+    "direction": "direction: in",
+    "action": "action: allow",
 }
 
 
@@ -197,6 +209,8 @@ def _not_one_of(details: ErrorDetails) -> Words:
         str(details.get("ctx", {}).get("expected", "")).replace(" or ", ", ").replace("'", "").split(", ")
     )
     value = details["input"]
+    if value == "reject" and details["loc"][-1] == "action":
+        return "no rule rejects: nothing here answers for an interface", "write 'deny'", ()
     return f"unknown {details['loc'][-1]} {shown(value)}", one_of(str(value), allowed, "it is one of"), ()
 
 
@@ -215,6 +229,8 @@ def _kind_missing(details: ErrorDetails) -> Words:
 def _value(details: ErrorDetails) -> Words:
     value, why = details["input"], str(details.get("ctx", {}).get("error", details["msg"]))
     what, _, remedy = why.partition("; ")
+    if isinstance(value, Mapping):
+        return what, remedy, ()
     if not remedy:
         what, _, example = why.partition(", e.g. ")
         remedy = f"write it like {example.split(': ')[0]}" if example else ""

@@ -6,7 +6,14 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from vswitchctl.model.topology import Topology
-from vswitchctl.topology import check_addresses, check_links, check_names, check_references, check_security
+from vswitchctl.topology import (
+    check_addresses,
+    check_links,
+    check_names,
+    check_policy,
+    check_references,
+    check_security,
+)
 from vswitchctl.topology.document import Finding, in_order
 from vswitchctl.topology.source import Path, Place, path_text
 from vswitchctl.topology.subject import Issue, Subject
@@ -43,6 +50,9 @@ CHECKS: Final[tuple[Callable[[Subject], Iterator[Issue]], ...]] = (
     check_security.enforceable,
     check_security.exemptions,
     check_security.allowed_pairs,
+    check_policy.groups,
+    check_policy.rules,
+    check_policy.interfaces,
 )
 
 

@@ -17,7 +17,7 @@ from vswitchctl.drivers.openflow.observed import (
     parse_flow_stats,
 )
 from vswitchctl.drivers.openflow.program import error_text, program
-from vswitchctl.drivers.openflow.wire import HEADER, Kind, flow_request
+from vswitchctl.drivers.openflow.wire import HEADER, Kind, barrier, flow_request, flush_zone
 from vswitchctl.errors import ApplyError, Unreachable
 from vswitchctl.model.flow import FlowKey, FlowTable
 
@@ -82,6 +82,21 @@ class OpenFlowDriver:
         """
         with self._channel(bridge) as channel:
             return program(channel, add, remove, REPLY_TIMEOUT, progress or (lambda count: None))
+
+    def flush_zones(self, bridge: str, zones: Collection[int]) -> None:
+        """Forget every connection in these conntrack zones of the bridge's datapath.
+
+        Raises Unreachable, or ApplyError where the switch refuses.
+        """
+        with self._channel(bridge) as channel:
+            xids = channel.reserve(len(zones) + 1)
+            requests = [flush_zone(xid, zone) for xid, zone in zip(xids, zones, strict=False)]
+            channel.send([b"".join(requests) + barrier(xids[-1])])
+            errors = [r for r in channel.replies(xids[-1], REPLY_TIMEOUT) if r.kind == Kind.ERROR]
+        if errors:
+            raise ApplyError(
+                f"bridge '{bridge}' does not empty a conntrack zone: {error_text(errors[0].data)}"
+            )
 
     def close(self) -> None:
         """End every session and the threads that kept them."""

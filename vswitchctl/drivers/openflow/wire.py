@@ -16,6 +16,7 @@ class Kind(IntEnum):
     """ofp_type, section 7.1.1."""
 
     ERROR = 1
+    EXPERIMENTER = 4
     FLOW_MOD = 14
     MULTIPART_REQUEST = 18
     MULTIPART_REPLY = 19
@@ -44,6 +45,9 @@ class Bundle(IntEnum):
     DISCARD_REQUEST = 6
 
 
+_NICIRA, _CT_FLUSH_ZONE = 0x00002320, 29
+"""NX_VENDOR_ID, and the number of the message among Open vSwitch's own."""
+
 ATOMIC_ORDERED = 3
 """OFPBF_ATOMIC | OFPBF_ORDERED."""
 
@@ -57,6 +61,11 @@ def message(kind: Kind, xid: int, body: bytes = b"") -> bytes:
 
 def barrier(xid: int) -> bytes:
     return message(Kind.BARRIER_REQUEST, xid)
+
+
+def flush_zone(xid: int, zone: int) -> bytes:
+    """NXT_CT_FLUSH_ZONE of Open vSwitch (nicira-ext.h): every connection of a conntrack zone."""
+    return message(Kind.EXPERIMENTER, xid, pack(">II6xH", _NICIRA, _CT_FLUSH_ZONE, zone))
 
 
 def bundle_control(xid: int, bundle: int, what: Bundle) -> bytes:

@@ -1,0 +1,264 @@
+"""ACLs: stateful by conntrack, one zone per interface; rules cost flows per set of ACLs, not per port.
+
+Tables ct, acl and commit, once for what interfaces send (from: 40, 50, 55) and once for what goes to them
+(to: 90, 100, 105). A packet of a connection's original direction is held against the rules each time, so that
+a rule revoked ends what it had allowed: the connection is marked, and its replies are dropped from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from vswitchctl.model.flow import Flow
+from vswitchctl.model.policy import ND_TYPES
+from vswitchctl.model.switch import AclRule, AclSet, AddressTerm, PortAcl, Switch, SwitchPort
+from vswitchctl.pipeline import fields as f
+from vswitchctl.pipeline.actions import Action, conjunction, ct, load
+from vswitchctl.pipeline.cookies import cookie
+from vswitchctl.pipeline.encode import Match, Template, Var, flow
+from vswitchctl.pipeline.fields import Field
+from vswitchctl.pipeline.registers import ACL_SET, DENIED, OUT_PORT, ZONE, Bits
+from vswitchctl.pipeline.tables import (
+    ACL_FROM,
+    ACL_TO,
+    COMMIT_FROM,
+    COMMIT_TO,
+    CT_FROM,
+    CT_TO,
+    L2_LEARNING,
+    OUTPUT,
+    Table,
+)
+
+BACK, NEIGHBOURS, TRACKED, UNTRACKABLE, DEFAULT = 130, 120, 100, 90, 0
+"""Priorities of ct: back to the sender; ARP and ND; IP of a port with ACLs; its other frames; others."""
+
+STATELESS, INVALID, ENDED, REPLY, STATEFUL, OPEN = 65000, 32990, 32980, 32970, 32500, 100
+"""Priorities of acl: stateless rules, what conntrack says, stateful rules, directions without rules.
+
+The rule at position n of its set has n less than its kind: 32 ACLs of 1000 rules fit in each.
+"""
+
+REVOKED, REFUSED, ALLOWED = 100, 90, 80
+"""Priorities of commit."""
+
+NEW, EST, REL, RPL, INV = 1, 2, 4, 8, 16
+"""Flags of ct_state, ovs-fields(7)."""
+
+MARK = Bits(f.CT_MARK, 0, 1, "ct_mark")
+"""Of a connection: 1 once a packet of its original direction was denied."""
+
+FAMILIES = {4: f.ETH_TYPE_IPV4, 6: f.ETH_TYPE_IPV6}
+PORTS = {f.PROTO_TCP: f.TCP_DST, f.PROTO_UDP: f.UDP_DST, f.PROTO_SCTP: f.SCTP_DST}
+ICMP_TYPES = {f.PROTO_ICMP: f.ICMP_TYPE, f.PROTO_ICMPV6: f.ICMPV6_TYPE}
+IPS = tuple(FAMILIES.values())
+
+
+def _is(*flags: int) -> tuple[int, int]:
+    """A match on ct_state: all of the flags."""
+    return sum(flags), sum(flags)
+
+
+class Stage:
+    """The three tables of one side. peer: family (0: MAC) -> the field with the other side's address."""
+
+    def __init__(
+        self, tables: tuple[Table, Table, Table, Table], port: Field | Bits, peer: dict[int, Field]
+    ) -> None:
+        self.ct, self.acl, self.commit, self.next = tables
+        self.port = port
+        self.peer = peer
+        self.inbound = port is OUT_PORT
+        entering = [load(ZONE, Var("zone")), load(ACL_SET, Var("set")), ct(ZONE, table=self.acl)]
+        self._tracked = [
+            Template(self.ct, TRACKED, {port: Var("port"), f.ETH_TYPE: ip}, entering) for ip in IPS
+        ]
+        self._untrackable = Template(self.ct, UNTRACKABLE, {port: Var("port")})
+        # A flood comes by the port it came from, too. There conntrack would take it for one coming in.
+        self._back = Template(CT_TO, BACK, {f.IN_PORT: Var("port"), OUT_PORT: Var("port")})
+        self._shared = [
+            *self._neighbours(),
+            *self._states(),
+            *self._commits(),
+            Template(self.acl, DEFAULT, {}, [load(DENIED, 1)], goto=self.commit),
+        ]
+        self._without = Template(self.ct, DEFAULT, {}, goto=self.next)
+
+    def _neighbours(self) -> Iterator[Template]:
+        """ARP and ND find out who is there, whatever the rules."""
+        yield Template(self.ct, NEIGHBOURS, {f.ETH_TYPE: f.ETH_TYPE_ARP}, goto=self.next)
+        for kind in ND_TYPES:
+            match: Match = {
+                f.ETH_TYPE: f.ETH_TYPE_IPV6,
+                f.IP_PROTO: f.PROTO_ICMPV6,
+                f.ICMPV6_TYPE: kind,
+            }
+            yield Template(self.ct, NEIGHBOURS, match, goto=self.next)
+
+    def _states(self) -> Iterator[Template]:
+        """Where conntrack decides: not about packets of a connection's original direction."""
+        yield Template(self.acl, INVALID, {f.CT_STATE: _is(INV)})
+        for answer in (RPL, REL):
+            yield Template(self.acl, ENDED, {f.CT_STATE: _is(answer), f.CT_MARK: (1, 1)})
+        yield Template(self.acl, REPLY, {f.CT_STATE: _is(EST, RPL)}, goto=self.next)
+        yield Template(self.acl, REPLY - 1, {f.CT_STATE: _is(REL)}, goto=self.next)
+
+    def _commits(self) -> Iterator[Template]:
+        """+new is remembered; a mark is set, or taken away again, where the rules changed their mind."""
+        known: Match = {f.CT_STATE: _is(EST), f.CT_MARK: (0, 1)}
+        ended: Match = {f.CT_STATE: _is(EST), f.CT_MARK: (1, 1)}
+        end, resume = ([load(MARK, value)] for value in (1, 0))
+        for ip in IPS:
+            family: Match = {f.ETH_TYPE: ip}
+            denied: Match = {**family, DENIED: 1, **known}
+            yield Template(self.commit, REVOKED, denied, [ct(ZONE, commit=True, execute=end)])
+            fresh: Match = {**family, f.CT_STATE: _is(NEW)}
+            yield Template(self.commit, ALLOWED, fresh, [ct(ZONE, commit=True)], goto=self.next)
+            again: Match = {**family, **ended}
+            back = [ct(ZONE, commit=True, execute=resume)]
+            yield Template(self.commit, ALLOWED, again, back, goto=self.next)
+        yield Template(self.commit, REFUSED, {DENIED: 1})
+        yield Template(self.commit, DEFAULT, {}, goto=self.next)
+
+    def shared(self, mark: int, any_acl: bool) -> Iterator[Flow]:
+        """What a bridge needs once: one flow as long as no port has ACLs."""
+        yield self._without(mark)
+        if any_acl:
+            for template in self._shared:
+                yield template(mark)
+
+    def of_port(self, port: SwitchPort, acl: PortAcl) -> Iterator[Flow]:
+        mark = cookie(acl.owner)
+        for template in self._tracked:
+            yield template(mark, port=port.ofport, zone=acl.zone, set=acl.set)
+        if self.inbound:
+            yield self._back(mark, port=port.ofport)
+        if acl.covers_in if self.inbound else acl.covers_out:
+            yield self._untrackable(mark, port=port.ofport)
+
+    def of_set(self, acl_set: AclSet) -> Iterator[Flow]:
+        if not acl_set.covers(self.inbound):
+            match: Match = {ACL_SET: acl_set.number}
+            mark = cookie(acl_set.owner)
+            yield flow(self.acl, OPEN, match, goto=self.commit, cookie=mark)
+            untracked: Match = {ACL_SET: acl_set.number, f.CT_STATE: _is(INV)}
+            yield flow(self.acl, INVALID + 1, untracked, goto=self.next, cookie=mark)
+        for rule in acl_set.rules:
+            if rule.inbound == self.inbound:
+                yield from self._rule(rule, acl_set.number)
+
+    def _rule(self, rule: AclRule, number: int) -> Iterator[Flow]:
+        """The flows of a rule: peers and ports as a conjunction where both are several, else each its own."""
+        write = _Writer(self, rule, number)
+        for family in _families(rule):
+            base = _base(rule, family)
+            peers = _peers(rule, family, self.peer)
+            ports = _ports(rule)
+            if len(peers) > 1 and len(ports) > 1:
+                for at, clauses in enumerate((peers, ports), 1):
+                    for clause in clauses:
+                        yield write.clause({**base, **clause}, at)
+            else:
+                for peer in peers:
+                    for port in ports:
+                        yield write.verdict({**base, **peer, **port})
+        if write.conjunctive:
+            yield write.verdict({f.CONJ_ID: rule.conjunction})
+
+
+class _Writer:
+    """Flows of one rule."""
+
+    def __init__(self, stage: Stage, rule: AclRule, number: int) -> None:
+        self._stage = stage
+        self._rule = rule
+        self._number = number
+        self._priority = (STATEFUL if rule.stateful else STATELESS) - rule.position
+        self._cookie = cookie(rule.owner, rule.number)
+        self.conjunctive = False
+
+    def verdict(self, match: Match) -> Flow:
+        stage, rule = self._stage, self._rule
+        actions: list[Action] = []
+        goto: Table | None = stage.next if rule.allow else None
+        if rule.stateful:
+            actions = [] if rule.allow else [load(DENIED, 1)]
+            goto = stage.commit
+        whole: Match = {ACL_SET: self._number, **match}
+        return flow(stage.acl, self._priority, whole, actions, goto, cookie=self._cookie)
+
+    def clause(self, match: Match, at: int) -> Flow:
+        self.conjunctive = True
+        part = [conjunction(self._rule.conjunction, at, 2)]
+        whole: Match = {ACL_SET: self._number, **match}
+        return flow(self._stage.acl, self._priority, whole, part, cookie=self._cookie)
+
+
+def _families(rule: AclRule) -> tuple[int, ...]:
+    """IP versions that need flows of their own; (0,) where one flow is for both."""
+    addressed = rule.peers is not None and any(term.family for term in rule.peers)
+    return rule.families if addressed or rule.protocol is not None else (0,)
+
+
+def _base(rule: AclRule, family: int) -> dict[Field | Bits, int]:
+    match: dict[Field | Bits, int] = {}
+    if family:
+        match[f.ETH_TYPE] = FAMILIES[family]
+    if rule.protocol is not None:
+        match[f.IP_PROTO] = rule.protocol
+        if rule.icmp_type is not None:
+            match[ICMP_TYPES[rule.protocol]] = rule.icmp_type
+    return match
+
+
+def _peers(rule: AclRule, family: int, fields: dict[int, Field]) -> list[Match]:
+    if rule.peers is None:
+        return [{}]
+    return [_peer(term, fields) for term in rule.peers if term.family in (0, family)]
+
+
+def _peer(term: AddressTerm, fields: dict[int, Field]) -> Match:
+    return {fields[term.family]: (term.value, term.mask)}
+
+
+def _ports(rule: AclRule) -> list[Match]:
+    if rule.ports is None or rule.protocol is None:
+        return [{}]
+    return [{PORTS[rule.protocol]: pair} for pair in rule.ports]
+
+
+FROM = Stage(
+    (CT_FROM, ACL_FROM, COMMIT_FROM, L2_LEARNING), f.IN_PORT, {4: f.IPV4_DST, 6: f.IPV6_DST, 0: f.ETH_DST}
+)
+TO = Stage((CT_TO, ACL_TO, COMMIT_TO, OUTPUT), OUT_PORT, {4: f.IPV4_SRC, 6: f.IPV6_SRC, 0: f.ETH_SRC})
+
+
+@lru_cache(maxsize=1024)
+def rule_flows(acl_set: AclSet) -> tuple[Flow, ...]:
+    """The flows of a set, the same on every bridge: made again only where the set changed."""
+    return tuple(flow for stage in (FROM, TO) for flow in stage.of_set(acl_set))
+
+
+@dataclass(frozen=True)
+class Acl:
+    """The app. A port without ACLs costs no flow; a bridge without any, two."""
+
+    name: str = "acl"
+    tables: tuple[Table, ...] = (CT_FROM, ACL_FROM, COMMIT_FROM, CT_TO, ACL_TO, COMMIT_TO)
+
+    def compile(self, switch: Switch) -> Iterator[Flow]:
+        """Every flow of one bridge's ACLs."""
+        mark = cookie(switch.owner)
+        for stage in (FROM, TO):
+            if switch.networks:
+                yield from stage.shared(mark, bool(switch.acl_sets))
+            for port in switch.ports:
+                if port.acl is not None:
+                    yield from stage.of_port(port, port.acl)
+        for acl_set in switch.acl_sets:
+            yield from rule_flows(acl_set)
+
+
+APP = Acl()

@@ -1,0 +1,155 @@
+"""Checks of groups, ACLs, and the interfaces that name them: what could not be enforced is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_network
+
+from vswitchctl.model.policy import MAX_ACLS, MAX_RULES, Peer, Rule
+from vswitchctl.model.topology import LinuxBridge, Namespace, split_end
+from vswitchctl.topology.source import Path, shown
+from vswitchctl.topology.subject import Issue, Placed, Subject
+
+PORTLESS = ("sctp", 132)
+"""SCTP: conntrack of the userspace datapath knows its addresses and not its ports."""
+
+
+def groups(subject: Subject) -> Iterator[Issue]:
+    """Members exist and are of one tenant; an empty group would match nobody."""
+    for name, group in subject.topology.groups.items():
+        path: Path = ("groups", name)
+        if not group.members and not group.addresses:
+            yield Issue(path, "a group of nobody", "list 'members' (interfaces) or 'addresses' (subnets)")
+        tenants: dict[str, str] = {}
+        for number, end in enumerate(group.members):
+            yield from _endpoint(subject, end, (*path, "members", number))
+            tenant = _tenant(subject, end)
+            if tenant is not None:
+                tenants.setdefault(tenant, end)
+        if len(tenants) > 1:
+            (first, a), (second, b) = list(tenants.items())[:2]
+            message = f"'{a}' is of tenant '{first}' and '{b}' of '{second}'"
+            yield Issue((*path, "members"), message, "make a group for each tenant")
+
+
+def _endpoint(subject: Subject, end: str, path: Path) -> Iterator[Issue]:
+    if subject.topology.interface(end) is None and not subject.is_broken("nodes", split_end(end)[0]):
+        known = [placed.end for placed in subject.interfaces]
+        yield Issue(
+            path, f"unknown endpoint {shown(end)}", subject.suggestion(end, known, "the endpoints are")
+        )
+
+
+def _tenant(subject: Subject, end: str) -> str | None:
+    node = subject.topology.nodes.get(split_end(end)[0])
+    return node.tenant if isinstance(node, Namespace) else None
+
+
+def rules(subject: Subject) -> Iterator[Issue]:
+    """Every rule names what exists, and can match something."""
+    for name, acl in subject.topology.acls.items():
+        path: Path = ("acls", name)
+        if not acl:
+            yield Issue(path, "an ACL without a rule", "add a rule, e.g. {direction: in, action: deny}")
+        if len(acl) > MAX_RULES:
+            yield Issue(
+                path, f"{len(acl)} rules", f"at most {MAX_RULES} fit an ACL; an interface has several"
+            )
+        for number, rule in enumerate(acl):
+            yield from _rule(subject, rule, (*path, number))
+
+
+def _rule(subject: Subject, rule: Rule, path: Path) -> Iterator[Issue]:
+    where: Path = (*path, "from" if rule.direction == "in" else "to")
+    if rule.stateful and rule.protocol in PORTLESS:
+        yield Issue(
+            (*path, "protocol"),
+            "conntrack of the userspace datapath does not tell the ports of SCTP apart",
+            "add 'stateful: false', and a rule for each direction",
+        )
+    for kind, name in rule.peer.named.items():
+        if kind == "interface":
+            yield from _endpoint(subject, name, (*where, kind))
+        elif kind != "cidr":
+            yield from subject.unknown(f"{kind}s", name, (*where, kind))
+    family = {"icmp": 4, "icmpv6": 6}.get(str(rule.protocol))
+    if rule.peer.network is not None:
+        network = subject.network(rule.peer.network)
+        if network is not None and not network.subnets:
+            message = f"network '{rule.peer.network}' has no subnets, so nobody is known by its addresses"
+            yield Issue((*where, "network"), message, "give it 'subnets'")
+    if family and rule.peer.cidr is not None and ip_network(rule.peer.cidr).version != family:
+        message = f"{rule.protocol} is never from or to {rule.peer.cidr}: a rule that matches nothing"
+        yield Issue(path, message, "icmp is of IPv4 and icmpv6 of IPv6")
+
+
+def interfaces(subject: Subject) -> Iterator[Issue]:
+    """An interface with ACLs is on Open vSwitch, and its ACLs are of its own tenant and in order."""
+    for placed in subject.interfaces:
+        if not placed.interface.acls:
+            continue
+        path: Path = (*placed.path, "acls")
+        for name in placed.interface.acls:
+            yield from subject.unknown("acls", name, path)
+        if len(placed.interface.acls) > MAX_ACLS:
+            yield Issue(path, f"{len(placed.interface.acls)} ACLs", f"at most {MAX_ACLS} fit an interface")
+        if len(set(placed.interface.acls)) < len(placed.interface.acls):
+            yield Issue(path, "an ACL is named twice", "name each once")
+        yield from _foreign(subject, placed, path)
+        yield from _stateless_first(subject, placed, path)
+    yield from _behind_linux_bridges(subject)
+
+
+def _foreign(subject: Subject, placed: Placed, path: Path) -> Iterator[Issue]:
+    for name in dict.fromkeys(placed.interface.acls):
+        for rule in subject.topology.acls.get(name, ()):
+            other = _peer_tenant(subject, rule.peer)
+            if other is not None and other != placed.node.tenant:
+                yield Issue(
+                    path,
+                    f"ACL '{name}' names {', '.join(map(' '.join, rule.peer.named.items()))} "
+                    f"of tenant '{other}', and this namespace is of '{placed.node.tenant}'",
+                    "tenants never exchange a packet: name a peer of its own tenant",
+                )
+                break
+
+
+def _peer_tenant(subject: Subject, peer: Peer) -> str | None:
+    if peer.network is not None:
+        network = subject.network(peer.network)
+        return network.tenant if network is not None else None
+    if peer.interface is not None:
+        return _tenant(subject, peer.interface)
+    group = subject.topology.groups.get(peer.group or "")
+    return next((_tenant(subject, end) for end in group.members), None) if group is not None else None
+
+
+def _stateless_first(subject: Subject, placed: Placed, path: Path) -> Iterator[Issue]:
+    """Stateless rules are matched before conntrack is asked, so they cannot come after one that asks it."""
+    stateful: dict[str, str] = {}
+    for name in placed.interface.acls:
+        for number, rule in enumerate(subject.topology.acls.get(name, ()), 1):
+            if rule.stateful:
+                stateful.setdefault(rule.direction, f"rule {number} of '{name}'")
+            elif rule.direction in stateful:
+                message = (
+                    f"rule {number} of ACL '{name}' is stateless and would be matched before "
+                    f"{stateful[rule.direction]}, which stands before it and is not"
+                )
+                yield Issue(path, message, "put stateless rules of a direction before its stateful ones")
+                return
+
+
+def _behind_linux_bridges(subject: Subject) -> Iterator[Issue]:
+    for wired in subject.wired:
+        for end, _, other in wired.nodes:
+            interface = subject.topology.interface(end)
+            if interface is None or not interface.acls:
+                continue
+            if isinstance(subject.topology.nodes.get(split_end(other)[0]), LinuxBridge):
+                node, name = split_end(end)
+                yield Issue(
+                    ("nodes", node, "interfaces", name, "acls"),
+                    f"'{end}' is behind Linux bridge '{other}', which knows no ACLs",
+                    "link it to an Open vSwitch bridge",
+                )
