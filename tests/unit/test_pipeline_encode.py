@@ -16,6 +16,7 @@ from vswitchctl.pipeline.registers import LEARN, NETWORK, NO_FLOOD, OUT_PORT, RE
 from vswitchctl.pipeline.tables import (
     BY_ID,
     CLASSIFY,
+    CT_TO,
     FLOOD,
     L2_LEARNED,
     L2_LEARNING,
@@ -32,7 +33,7 @@ LOOKUP = Template(
     100,
     {NETWORK: Var("network"), f.ETH_DST: Var("mac")},
     [act.load(OUT_PORT, Var("port"))],
-    OUTPUT,
+    CT_TO,
     idle_timeout=3,
 )
 
@@ -41,7 +42,7 @@ def test_a_flow_has_the_bytes_of_the_standard() -> None:
     made = LOOKUP(0x7600000000000001, network=5, mac=0x020000000001, port=9)
     assert made.key == bytes.fromhex("50 0064 80000606 020000000001 00010108 00000005 0000ffff")
     apply_actions = "0004 0020 00000000 ffff 0018 00002320 0007 001f 00010204 0000000000000009"
-    assert made.value == bytes.fromhex(f"7600000000000001 0003 0000 0000 {apply_actions} 0001 0008 78 000000")
+    assert made.value == bytes.fromhex(f"7600000000000001 0003 0000 0000 {apply_actions} 0001 0008 5a 000000")
 
 
 def test_register_bits_merge_into_one_masked_field() -> None:
