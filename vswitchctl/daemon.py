@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from vswitchctl.errors import Conflict, InternalError, UserError
 from vswitchctl.intent.database import IntentDatabase
 from vswitchctl.model.intent import Intent
 from vswitchctl.pipeline.app import App, load_apps
+from vswitchctl.pipeline.punt import Answer, PacketIn, PacketOut, answers_of
 from vswitchctl.reconcile.loop import Loop
 from vswitchctl.reconcile.protocol import IntentStore
 from vswitchctl.service import HostService
@@ -97,10 +98,21 @@ def _loop(settings: Settings, store: IntentStore, apps: Sequence[App], mark: _Ma
     stack.callback(netlink.close)
     ovs = OvsdbDriver(settings.ovs_remote, on_change=mark)
     stack.callback(ovs.close)
-    openflow = OpenFlowDriver(settings.ovs_rundir, on_change=mark)
+    openflow = OpenFlowDriver(settings.ovs_rundir, on_change=mark, on_packet=_answer_by(apps))
     stack.callback(openflow.close)
     mark.loop = Loop(store, netlink, ovs, openflow, Compiler(apps), system_datapath)
     return mark.loop
+
+
+def _answer_by(apps: Sequence[App]) -> Answer:
+    """The app that sent a packet up answers it."""
+    answers = answers_of(apps)
+
+    def answer(packet: PacketIn) -> Iterable[PacketOut]:
+        found = answers.get(packet.opcode)
+        return () if found is None else found(packet)
+
+    return answer
 
 
 @contextmanager

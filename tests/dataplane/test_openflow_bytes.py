@@ -23,7 +23,7 @@ from vswitchctl.pipeline.registers import LEARN, NETWORK, NO_FLOOD, OUT_PORT, RE
 from vswitchctl.pipeline.tables import Table
 
 EVERYTHING = frozenset(FIELDS) | frozenset(REGISTERS)
-SETS = EVERYTHING | {"output", "queue", "conjunction", "ct", "learn:learned"}
+SETS = EVERYTHING | {"output", "queue", "conjunction", "controller", "ct", "learn:learned"}
 NEXT = Table(9, "next")
 LEARNED = Table(81, "learned", matches=EVERYTHING, sets=SETS, learned=True)
 ANY = Table(5, "any", matches=EVERYTHING, sets=SETS, next=frozenset({"next"}))
@@ -128,6 +128,7 @@ ACTIONS: dict[str, list[Action]] = {
     "queue": [act.set_queue(3), act.output(3)],
     "resubmit": [act.resubmit(NEXT), act.output(1)],
     "conjunction": [act.conjunction(7, 1, 2), act.conjunction(8, 2, 2)],
+    "controller": [act.controller(b"\x76\x01"), act.controller(b"\x76\x02\x03\x04\x05")],
     "learn": [learning(idle_timeout=300)],
     "learn with limit": [learning(limit=77, hard_timeout=3, delete_learned=False)],
     "set MAC": [act.set_field(f.ETH_SRC, 5), act.set_field(f.ETH_DST, 6)],

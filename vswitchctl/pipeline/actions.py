@@ -26,10 +26,14 @@ VID_PRESENT = 0x1000
 
 _OUTPUT, _PUSH_VLAN, _POP_VLAN, _SET_QUEUE, _SET_FIELD, _EXPERIMENTER = 0, 17, 18, 21, 25, 0xFFFF
 _MOVE, _LOAD, _RESUBMIT_TABLE, _OUTPUT_REG, _LEARN, _CONJUNCTION, _CT, _LEARN2 = 6, 7, 14, 15, 16, 34, 35, 45
+_CONTROLLER = 37
 """ofp_action_type, and Nicira subtypes of the experimenter action."""
 
 _DELETE_LEARNED = 2
 """NX_LEARN_F_DELETE_LEARNED: what was learned goes with the flow that learned it."""
+
+_USERDATA = 3
+"""NXAC2PT_USERDATA, a property of NXAST_CONTROLLER2: ofp-actions.c."""
 
 _CT_COMMIT = 1
 """NX_CT_F_COMMIT."""
@@ -184,6 +188,15 @@ def ct(
     inner = [part for action in execute for part in action.parts]
     parts = _nicira(_CT, _u16(_CT_COMMIT if commit else 0), *source, after, bytes(3), _u16(0), *inner)
     return Action("ct", parts, frozenset({"ct"}).union(*(action.sets for action in execute)), table)
+
+
+def controller(userdata: bytes) -> Action:
+    """A copy to the controller, whole, with `userdata` to say what is asked.
+
+    Open vSwitch limits them by the bridge's meter for controllers, before they leave the datapath.
+    """
+    named = pad((_u16(_USERDATA, 4 + len(userdata)) + userdata,))
+    return Action("controller", _nicira(_CONTROLLER, bytes(6), *named), frozenset({"controller"}))
 
 
 def drop() -> Action:

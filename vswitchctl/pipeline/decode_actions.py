@@ -109,6 +109,14 @@ def _ct(one: bytes) -> str:
     return f"ct({','.join(said)})"
 
 
+def _controller(one: bytes) -> str:
+    """Raises KeyError on properties that we never send."""
+    kind, length = unpack_from(">HH", one, 16)
+    if kind != 3 or not 4 <= length <= len(one) - 16 < length + 8:
+        raise KeyError(kind)
+    return f"controller(userdata={one[20 : 16 + length].hex('.')})"
+
+
 def _learn(one: bytes, specs_at: int = 32) -> str:
     idle, hard, priority, cookie, flags, table = unpack_from(">HHHQHB", one, 10)
     limit = unpack_from(">I", one, 32)[0] if specs_at > 32 else 0
@@ -159,5 +167,6 @@ _NICIRA: dict[int, Callable[[bytes], str]] = {
     16: _learn,
     34: _conjunction,
     35: _ct,
+    37: _controller,
     45: _learn2,
 }

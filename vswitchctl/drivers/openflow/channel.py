@@ -8,6 +8,13 @@ from queue import Empty, SimpleQueue
 from struct import Struct
 from typing import NamedTuple
 
+from vswitchctl.drivers.openflow.packets import (
+    PACKET_OUT_XID,
+    is_packet_in,
+    limit,
+    set_config,
+    set_packet_in_format,
+)
 from vswitchctl.drivers.openflow.wire import HEADER, MORE, Kind, Multipart, monitor_request
 from vswitchctl.errors import Unreachable
 from vswitchctl.pipeline.tables import LEARNED_IDS
@@ -41,11 +48,17 @@ class Channel:
     """The bridge's session. One thread at a time asks; `message` runs in the session's."""
 
     def __init__(
-        self, bridge: str, send: Callable[[bytes | bytearray], bool], on_drift: Callable[[str], None]
+        self,
+        bridge: str,
+        send: Callable[[bytes | bytearray], bool],
+        on_drift: Callable[[str], None],
+        on_packet: Callable[[str, bytes], None] | None = None,
     ) -> None:
         self.bridge = bridge
         self._send = send
         self._on_drift = on_drift
+        self._on_packet = on_packet
+        self._limit_xids = (0, 0)
         self._next_xid = 1
         self._monitor_xid = 0
         self._over = False
@@ -56,6 +69,18 @@ class Channel:
         """Ask for events of what others do to the flows."""
         self._monitor_xid = self.reserve(1).start
         self._send(monitor_request(self._monitor_xid, _MONITOR_ID))
+
+    def ask_for_packets(self) -> None:
+        """Have packets sent up that flows of ours want answered, no more than so many a second."""
+        xids = self.reserve(4)
+        self._limit_xids = (xids[0], xids[1])
+        # Which of the two is needed, a switch that was here before knows: the other one is refused.
+        made, set_right = limit(xids[0], modify=False), limit(xids[1], modify=True)
+        self._send(made + set_right + set_packet_in_format(xids[2]) + set_config(xids[3]))
+
+    def send_packet(self, packet_out: bytes) -> None:
+        """Without waiting for what becomes of it; lost where the session is over."""
+        self._send(packet_out)
 
     def reserve(self, count: int) -> range:
         """Numbers for that many requests: their replies alone are awaited from now on. Raises Unreachable."""
@@ -105,10 +130,24 @@ class Channel:
         if kind == Kind.ERROR and xid == self._monitor_xid:
             LOG.warning("bridge '%s' has no flow monitor: changes by others are not noticed", self.bridge)
             return True
+        if is_packet_in(kind, data):
+            if self._on_packet is not None:
+                self._on_packet(self.bridge, data)
+            return True
+        if kind == Kind.ERROR and self._unawaited(xid):
+            return True
         if xid in self._awaited:
             self._replies.put(Reply(kind, xid, data))
             return True
         return kind in _REPLIES and 0 < xid < self._next_xid  # too late: nobody awaits it any more
+
+    def _unawaited(self, xid: int) -> bool:
+        """Errors of what nobody waits for."""
+        if xid == PACKET_OUT_XID:
+            LOG.debug("bridge '%s' refused a frame", self.bridge)
+        elif xid == self._limit_xids[1]:
+            LOG.warning("bridge '%s' has no meter: packets come up without a limit", self.bridge)
+        return xid in (PACKET_OUT_XID, *self._limit_xids)
 
     def _lost(self) -> Unreachable:
         return Unreachable(

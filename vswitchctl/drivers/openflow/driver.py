@@ -16,6 +16,7 @@ from vswitchctl.drivers.openflow.observed import (
     ObservedFlows,
     parse_flow_stats,
 )
+from vswitchctl.drivers.openflow.packets import Handler, PacketIns
 from vswitchctl.drivers.openflow.program import error_text, program
 from vswitchctl.drivers.openflow.wire import HEADER, Kind, barrier, flow_request, flush_zone
 from vswitchctl.errors import ApplyError, Unreachable
@@ -35,15 +36,23 @@ class OpenFlowDriver:
 
     on_change(bridge) is called, from a session's thread, when somebody else changed its flows and when its
     session came or went; it must do no I/O. Calls for different bridges may run at once.
+    on_packet(packet) is called, from a thread of its own, with each packet that a flow of ours sends up, and
+    gives the frames that answer it. Without it no packet comes up.
     """
 
-    def __init__(self, rundir: Path, on_change: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        rundir: Path,
+        on_change: Callable[[str], None] | None = None,
+        on_packet: Handler | None = None,
+    ) -> None:
         self._rundir = rundir
         self._on_change = on_change or (lambda bridge: None)
         self._channels: dict[str, Channel] = {}
         self._wanted: frozenset[str] = frozenset()
         self._changed = threading.Condition()
         self._locks: dict[str, threading.Lock] = {}
+        self._packets = None if on_packet is None else PacketIns(on_packet, self._send_packet)
         self._sessions = Sessions(rundir, self)
 
     def connect(self, bridges: Collection[str]) -> None:
@@ -101,12 +110,17 @@ class OpenFlowDriver:
     def close(self) -> None:
         """End every session and the threads that kept them."""
         self._sessions.close()
+        if self._packets is not None:
+            self._packets.close()
 
     # -- called by the sessions --------------------------------------------------------------------------
 
     def session_up(self, bridge: str, send: Send) -> None:
-        channel = Channel(bridge, send, self._on_change)
+        packets = self._packets
+        channel = Channel(bridge, send, self._on_change, None if packets is None else packets.put)
         channel.monitor()
+        if packets is not None:
+            channel.ask_for_packets()
         with self._changed:
             self._channels[bridge] = channel
             self._changed.notify_all()
@@ -124,6 +138,12 @@ class OpenFlowDriver:
         return channel is not None and channel.message(kind, xid, data)
 
     # -- inside ------------------------------------------------------------------------------------------
+
+    def _send_packet(self, bridge: str, packet_out: bytes) -> None:
+        with self._changed:
+            channel = self._channels.get(bridge)
+        if channel is not None:
+            channel.send_packet(packet_out)
 
     @contextlib.contextmanager
     def _channel(self, bridge: str) -> Iterator[Channel]:

@@ -17,11 +17,15 @@ class Kind(IntEnum):
 
     ERROR = 1
     EXPERIMENTER = 4
+    SET_CONFIG = 9
+    PACKET_IN = 10
+    PACKET_OUT = 13
     FLOW_MOD = 14
     MULTIPART_REQUEST = 18
     MULTIPART_REPLY = 19
     BARRIER_REQUEST = 20
     BARRIER_REPLY = 21
+    METER_MOD = 29
     BUNDLE_CONTROL = 33
     BUNDLE_ADD_MESSAGE = 34
 
@@ -45,7 +49,7 @@ class Bundle(IntEnum):
     DISCARD_REQUEST = 6
 
 
-_NICIRA, _CT_FLUSH_ZONE = 0x00002320, 29
+NICIRA, _CT_FLUSH_ZONE = 0x00002320, 29
 """NX_VENDOR_ID, and the number of the message among Open vSwitch's own."""
 
 ATOMIC_ORDERED = 3
@@ -65,7 +69,7 @@ def barrier(xid: int) -> bytes:
 
 def flush_zone(xid: int, zone: int) -> bytes:
     """NXT_CT_FLUSH_ZONE of Open vSwitch (nicira-ext.h): every connection of a conntrack zone."""
-    return message(Kind.EXPERIMENTER, xid, pack(">II6xH", _NICIRA, _CT_FLUSH_ZONE, zone))
+    return message(Kind.EXPERIMENTER, xid, pack(">II6xH", NICIRA, _CT_FLUSH_ZONE, zone))
 
 
 def bundle_control(xid: int, bundle: int, what: Bundle) -> bytes:
