@@ -7,10 +7,11 @@ a rule revoked ends what it had allowed: the connection is marked, and its repli
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 
+from openflow_apps.answers import reject
 from vswitchctl.model.flow import Flow
 from vswitchctl.model.policy import ND_TYPES
 from vswitchctl.model.switch import AclRule, AclSet, AddressTerm, PortAcl, Switch, SwitchPort
@@ -19,7 +20,17 @@ from vswitchctl.pipeline.actions import Action, conjunction, ct, load
 from vswitchctl.pipeline.cookies import cookie
 from vswitchctl.pipeline.encode import Match, Template, Var, flow
 from vswitchctl.pipeline.fields import Field
-from vswitchctl.pipeline.registers import ACL_SET, DENIED, OUT_PORT, ZONE, Bits
+from vswitchctl.pipeline.punt import Answer, Opcode, PacketIn, PacketOut, continue_in, punt
+from vswitchctl.pipeline.registers import (
+    ACL_SET,
+    DENIED,
+    FLOODED,
+    NETWORK,
+    OUT_PORT,
+    REJECTED,
+    ZONE,
+    Bits,
+)
 from vswitchctl.pipeline.tables import (
     ACL_FROM,
     ACL_TO,
@@ -41,8 +52,9 @@ STATELESS, INVALID, ENDED, REPLY, STATEFUL, OPEN = 65000, 32990, 32980, 32970, 3
 The rule at position n of its set has n less than its kind: 32 ACLs of 1000 rules fit in each.
 """
 
-REVOKED, REFUSED, ALLOWED = 100, 90, 80
-"""Priorities of commit."""
+REVOKED_TOLD, STATELESS_TOLD, STATELESS_REJECT = 120, 111, 110
+REVOKED, REFUSED_TOLD, REFUSED, ALLOWED = 100, 95, 90, 80
+"""Priorities of commit. Told: the sender is."""
 
 NEW, EST, REL, RPL, INV = 1, 2, 4, 8, 16
 """Flags of ct_state, ovs-fields(7)."""
@@ -84,6 +96,7 @@ class Stage:
             *self._commits(),
             Template(self.acl, DEFAULT, {}, [load(DENIED, 1)], goto=self.commit),
         ]
+        self._rejecting = list(self._rejects())
         self._without = Template(self.ct, DEFAULT, {}, goto=self.next)
 
     def _neighbours(self) -> Iterator[Template]:
@@ -122,11 +135,31 @@ class Stage:
         yield Template(self.commit, REFUSED, {DENIED: 1})
         yield Template(self.commit, DEFAULT, {}, goto=self.next)
 
-    def shared(self, mark: int, any_acl: bool) -> Iterator[Flow]:
+    def _rejects(self) -> Iterator[Template]:
+        """As for what is denied, and the sender is told: by TCP or ICMP, so for one that sent to one alone.
+
+        Only the port that a packet is for may answer it, which of a flood's copies nobody can say.
+        """
+        told = [punt(Opcode.REJECT_RECEIVER if self.inbound else Opcode.REJECT_SENDER)]
+        asked: Match = {REJECTED: 1, f.ETH_DST: (0, f.GROUP_BIT)}
+        if self.inbound:
+            asked = {**asked, FLOODED: 0}
+        for ip in IPS:
+            revoked: Match = {**asked, DENIED: 1, f.ETH_TYPE: ip, f.CT_STATE: _is(EST), f.CT_MARK: (0, 1)}
+            end = ct(ZONE, commit=True, execute=[load(MARK, 1)])
+            yield Template(self.commit, REVOKED_TOLD, revoked, [end, *told])
+        yield Template(self.commit, STATELESS_TOLD, {**asked, DENIED: 0}, told)
+        yield Template(self.commit, STATELESS_REJECT, {REJECTED: 1, DENIED: 0})
+        yield Template(self.commit, REFUSED_TOLD, {**asked, DENIED: 1}, told)
+
+    def shared(self, mark: int, sets: Sequence[AclSet]) -> Iterator[Flow]:
         """What a bridge needs once: one flow as long as no port has ACLs."""
         yield self._without(mark)
-        if any_acl:
+        if sets:
             for template in self._shared:
+                yield template(mark)
+        if any(acl_set.rejects(self.inbound) for acl_set in sets):
+            for template in self._rejecting:
                 yield template(mark)
 
     def of_port(self, port: SwitchPort, acl: PortAcl) -> Iterator[Flow]:
@@ -181,10 +214,11 @@ class _Writer:
 
     def verdict(self, match: Match) -> Flow:
         stage, rule = self._stage, self._rule
-        actions: list[Action] = []
+        actions: list[Action] = [load(DENIED, 1)] if rule.stateful and not rule.allow else []
         goto: Table | None = stage.next if rule.allow else None
-        if rule.stateful:
-            actions = [] if rule.allow else [load(DENIED, 1)]
+        if rule.reject:
+            actions.append(load(REJECTED, 1))
+        if rule.stateful or rule.reject:
             goto = stage.commit
         whole: Match = {ACL_SET: self._number, **match}
         return flow(stage.acl, self._priority, whole, actions, goto, cookie=self._cookie)
@@ -235,6 +269,21 @@ FROM = Stage(
 TO = Stage((CT_TO, ACL_TO, COMMIT_TO, OUTPUT), OUT_PORT, {4: f.IPV4_SRC, 6: f.IPV6_SRC, 0: f.ETH_SRC})
 
 
+def to_sender(packet: PacketIn) -> Iterator[PacketOut]:
+    """Denied where it entered: the answer leaves by the port it came from."""
+    told = reject(packet.data)
+    if told is not None:
+        where = {NETWORK: packet.register(NETWORK), OUT_PORT: packet.in_port}
+        yield continue_in(OUTPUT, told, where)
+
+
+def from_receiver(packet: PacketIn) -> Iterator[PacketOut]:
+    """Denied before its receiver: the answer takes the way that the receiver's own would take."""
+    told = reject(packet.data)
+    if told is not None:
+        yield continue_in(FROM.next, told, {NETWORK: packet.register(NETWORK)})
+
+
 @lru_cache(maxsize=1024)
 def rule_flows(acl_set: AclSet) -> tuple[Flow, ...]:
     """The flows of a set, the same on every bridge: made again only where the set changed."""
@@ -247,13 +296,16 @@ class Acl:
 
     name: str = "acl"
     tables: tuple[Table, ...] = (CT_FROM, ACL_FROM, COMMIT_FROM, CT_TO, ACL_TO, COMMIT_TO)
+    answers: Mapping[int, Answer] = field(
+        default_factory=lambda: {Opcode.REJECT_SENDER: to_sender, Opcode.REJECT_RECEIVER: from_receiver}
+    )
 
     def compile(self, switch: Switch) -> Iterator[Flow]:
         """Every flow of one bridge's ACLs."""
         mark = cookie(switch.owner)
         for stage in (FROM, TO):
             if switch.networks:
-                yield from stage.shared(mark, bool(switch.acl_sets))
+                yield from stage.shared(mark, switch.acl_sets)
             for port in switch.ports:
                 if port.acl is not None:
                     yield from stage.of_port(port, port.acl)

@@ -25,6 +25,7 @@ from vswitchctl.pipeline.cookies import cookie
 from vswitchctl.pipeline.encode import MatchValue, Template, Var, flow
 from vswitchctl.pipeline.fields import ETH_DST, GROUP_BIT, IN_PORT, VLAN_VID, Field
 from vswitchctl.pipeline.registers import FLOOD_PART, LEARN, NETWORK, NO_FLOOD, OUT_PORT, Bits
+from vswitchctl.pipeline.registers import FLOODED as COPIED
 from vswitchctl.pipeline.tables import (
     ARP_ND,
     CLASSIFY,
@@ -108,18 +109,20 @@ def _port(port: SwitchPort) -> Iterator[Flow]:
             yield _OUTPUT_TAGGED(mark, network=part.tag, port=port.ofport, vid=vid)
 
 
-def _network(network: SwitchNetwork, guarded: Container[int]) -> Iterator[Flow]:
+def _network(network: SwitchNetwork, guarded: Container[int], rejecting: Container[int]) -> Iterator[Flow]:
     mark = cookie(network.owner)
     if network.learns:
         yield _LOOKUP_UNKNOWN(mark, network=network.tag)
     for part, start in enumerate(range(0, len(network.flood), FLOOD_PORTS)):
         ports = network.flood[start : start + FLOOD_PORTS]
-        yield _flood(network, part, [(port, CT_TO if port in guarded else OUTPUT) for port in ports])
+        by = [(port, CT_TO if port in guarded else OUTPUT) for port in ports]
+        yield _flood(network, part, by, any(port in rejecting for port in ports))
 
 
-def _flood(network: SwitchNetwork, part: int, ports: Sequence[tuple[int, Table]]) -> Flow:
+def _flood(network: SwitchNetwork, part: int, ports: Sequence[tuple[int, Table]], mark_copies: bool) -> Flow:
     """A copy for each port, where it goes by its table; then on to the next part where there is one."""
-    actions = [action for port, by in ports for action in (load(OUT_PORT, port), resubmit(by))]
+    actions = [load(COPIED, 1)] if mark_copies else []
+    actions += [action for port, by in ports for action in (load(OUT_PORT, port), resubmit(by))]
     if part < (len(network.flood) - 1) // FLOOD_PORTS:
         actions += [load(OUT_PORT, 0), load(FLOOD_PART, part + 1), resubmit(FLOOD)]
     match: dict[Field | Bits, MatchValue] = {NETWORK: network.tag, OUT_PORT: 0, NO_FLOOD: 0}
@@ -144,8 +147,10 @@ class L2:
         for port in switch.ports:
             yield from _port(port)
         guarded = {port.ofport for port in switch.ports if port.acl is not None}
+        sets = {acl_set.number for acl_set in switch.acl_sets if acl_set.rejects(inbound=True)}
+        rejecting = {port.ofport for port in switch.ports if port.acl is not None and port.acl.set in sets}
         for network in switch.networks:
-            yield from _network(network, guarded)
+            yield from _network(network, guarded, rejecting)
         for known in switch.macs:
             yield _LOOKUP(cookie(known.owner), network=known.tag, mac=known.mac, port=known.ofport)
 

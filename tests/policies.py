@@ -43,7 +43,7 @@ def rule(random: Random, tenant: str, stateful: bool) -> dict[str, Any]:
     protocol = random.choice(["any", "tcp", "udp", "udp", "icmp", "icmpv6", 47, 17])
     found = {
         "direction": direction,
-        "action": random.choice(["allow", "allow", "deny"]),
+        "action": random.choice(["allow", "allow", "allow", "deny", "reject"]),
         "protocol": protocol,
     }
     if protocol in ("tcp", "udp") and random.random() < 0.8:

@@ -91,7 +91,7 @@ class Reference:
             if known is not None and not known.answered and not packet.arp and packet.protocol is not None:
                 rules = self._rules(side, direction)
                 rule = next((rule for rule in rules if self._matches(rule, packet, direction)), None)
-                if rules and (rule is None or rule.action == "deny"):
+                if rules and (rule is None or rule.action != "allow"):
                     return True
         return False
 

@@ -59,7 +59,7 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("one end", {"links": [{"ends": ["br-a"]}]}),
     ("three ends", {"links": [{"ends": ["br-a", "br-b", "br-c"]}]}),
     ("ports", {"acls": {"web": [{"direction": "in", "action": "allow", "protocol": "tcp", "ports": ["a"]}]}}),
-    ("reject", {"acls": {"web": [{"direction": "in", "action": "reject"}]}}),
+    ("refuse", {"acls": {"web": [{"direction": "in", "action": "refuse"}]}}),
     ("log", {"acls": {"web": [{"direction": "in", "action": "deny", "log": True}]}}),
     ("rate", {"qos": {"gold": {"max_rate": "100"}}}),
 ]

@@ -67,6 +67,7 @@ def _rule(topology: Topology, acl: str, index: int, position: int, rule: Rule, c
         peers=peers,
         ports=tuple(port_masks(rule.ports)) or None,
         conjunction=conjunction,
+        reject=rule.action == "reject",
     )
 
 

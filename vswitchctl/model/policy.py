@@ -92,7 +92,7 @@ class RuleBase(BaseModel):
 
     description: str = ""
     direction: Literal["in", "out"] = Field(description="in: towards the interface; out: from it")
-    action: Literal["allow", "deny"]
+    action: Literal["allow", "deny", "reject"] = Field(description="reject: denied, and the sender is told")
     protocol: Protocol = "any"
     ports: tuple[Port, ...] = Field((), description="destination ports of tcp, udp or sctp")
     icmp_type: int | None = Field(None, ge=0, le=255)

@@ -64,6 +64,7 @@ class AclRule:
     position: its place among the rules of its set, 0 first. number: the rule's in its ACL, from 1.
     families: the IP versions it can match. peers, ports: None for any. protocol: None for any.
     conjunction: a number that no other rule of the topology has; used where both lists are long.
+    reject: denied, and the sender is told.
     """
 
     owner: Owner
@@ -78,6 +79,7 @@ class AclRule:
     peers: tuple[AddressTerm, ...] | None
     ports: tuple[tuple[int, int], ...] | None
     conjunction: int
+    reject: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,9 @@ class AclSet:
 
     def covers(self, inbound: bool) -> bool:
         return any(rule.inbound == inbound for rule in self.rules)
+
+    def rejects(self, inbound: bool) -> bool:
+        return any(rule.reject for rule in self.rules if rule.inbound == inbound)
 
 
 @dataclass(frozen=True, slots=True)

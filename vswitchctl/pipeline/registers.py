@@ -49,6 +49,13 @@ DENIED = Bits(REG[3], 16, 1, "denied")
 ACL_SET = Bits(REG[4], 0, 32, "acl_set")
 """The ACLs of that port, as a number."""
 
+REJECTED = Bits(REG[5], 0, 1, "rejected")
+"""1: a rule wants the sender told that the packet ends here."""
+
+FLOODED = Bits(REG[5], 1, 1, "flooded")
+"""1: one copy of several, so the port it goes to may not be the one it is for."""
+
 REGISTERS: dict[str, Bits] = {
-    bits.name: bits for bits in (NETWORK, OUT_PORT, LEARN, NO_FLOOD, FLOOD_PART, ZONE, DENIED, ACL_SET)
+    bits.name: bits
+    for bits in (NETWORK, OUT_PORT, LEARN, NO_FLOOD, FLOOD_PART, ZONE, DENIED, ACL_SET, REJECTED, FLOODED)
 }

@@ -67,7 +67,7 @@ _RULE_MATCHES = frozenset(
     | {"tcp_dst", "udp_dst", "sctp_dst"}
 )
 _ND_MATCHES = frozenset({"dl_type", "nw_proto", "icmpv6_type"})
-_COMMIT_MATCHES = frozenset({"denied", "ct_state", "ct_mark", "dl_type"})
+_COMMIT_MATCHES = frozenset({"denied", "rejected", "flooded", "ct_state", "ct_mark", "dl_type", "dl_dst"})
 
 CT_FROM = Table(
     40,
@@ -81,7 +81,7 @@ ACL_FROM = Table(
     50,
     "acl_from",
     matches=_RULE_MATCHES | {"nw_dst", "ipv6_dst", "dl_dst"},
-    sets=frozenset({"denied", "conjunction"}),
+    sets=frozenset({"denied", "rejected", "conjunction"}),
     next=frozenset({"commit_from", "l2_learning"}),
     purpose="the rules for what an interface sends",
 )
@@ -89,9 +89,9 @@ COMMIT_FROM = Table(
     55,
     "commit_from",
     matches=_COMMIT_MATCHES,
-    sets=frozenset({"ct", "ct_mark"}),
+    sets=frozenset({"ct", "ct_mark", "controller"}),
     next=frozenset({"l2_learning"}),
-    purpose="remembers connections that are allowed, and ends those that no longer are",
+    purpose="remembers allowed connections, ends those that no longer are, tells who is rejected",
 )
 L2_LEARNING = Table(
     70,
@@ -121,7 +121,7 @@ FLOOD = Table(
     82,
     "flood",
     matches=frozenset({"network", "out_port", "no_flood", "flood_part"}),
-    sets=frozenset({"out_port", "flood_part"}),
+    sets=frozenset({"out_port", "flood_part", "flooded"}),
     next=frozenset({"flood", "ct_to", "output"}),
     purpose="with no port chosen, a copy for each port of the network's broadcast tree",
 )
@@ -137,7 +137,7 @@ ACL_TO = Table(
     100,
     "acl_to",
     matches=_RULE_MATCHES | {"nw_src", "ipv6_src", "dl_src"},
-    sets=frozenset({"denied", "conjunction"}),
+    sets=frozenset({"denied", "rejected", "conjunction"}),
     next=frozenset({"commit_to", "output"}),
     purpose="the rules for what goes to an interface",
 )
@@ -145,9 +145,9 @@ COMMIT_TO = Table(
     105,
     "commit_to",
     matches=_COMMIT_MATCHES,
-    sets=frozenset({"ct", "ct_mark"}),
+    sets=frozenset({"ct", "ct_mark", "controller"}),
     next=frozenset({"output"}),
-    purpose="remembers connections that are allowed, and ends those that no longer are",
+    purpose="remembers allowed connections, ends those that no longer are, tells who is rejected",
 )
 OUTPUT = Table(
     120,

@@ -209,8 +209,6 @@ def _not_one_of(details: ErrorDetails) -> Words:
         str(details.get("ctx", {}).get("expected", "")).replace(" or ", ", ").replace("'", "").split(", ")
     )
     value = details["input"]
-    if value == "reject" and details["loc"][-1] == "action":
-        return "no rule rejects: nothing here answers for an interface", "write 'deny'", ()
     return f"unknown {details['loc'][-1]} {shown(value)}", one_of(str(value), allowed, "it is one of"), ()
 
 
