@@ -281,7 +281,8 @@ def from_receiver(packet: PacketIn) -> Iterator[PacketOut]:
     """Denied before its receiver: the answer takes the way that the receiver's own would take."""
     told = reject(packet.data)
     if told is not None:
-        yield continue_in(FROM.next, told, {NETWORK: packet.register(NETWORK)})
+        where = {NETWORK: packet.register(NETWORK)}
+        yield continue_in(FROM.next, told, where, in_port=packet.register(OUT_PORT))
 
 
 @lru_cache(maxsize=1024)

@@ -104,7 +104,14 @@ def opcode_of(userdata: bytes) -> int | None:
     return userdata[1] if len(userdata) == 2 and userdata[0] == MAGIC else None
 
 
-def continue_in(table: Table, data: bytes, registers: Mapping[Bits, int]) -> PacketOut:
-    """A frame that goes on in a table, with these register bits set."""
+def continue_in(
+    table: Table, data: bytes, registers: Mapping[Bits, int], in_port: int = OFPP_CONTROLLER
+) -> PacketOut:
+    """A frame that goes on in a table, with these register bits set.
+
+    in_port: it does not leave by that one. One without a port is lost where it crosses a patch port and goes
+    through conntrack: Open vSwitch 3.1 finds no port again (xlate_lookup_ofproto_ in ofproto-dpif-xlate.c).
+    """
     actions = [*(load(bits, value) for bits, value in registers.items()), resubmit(table)]
-    return PacketOut(data, b"".join(part for a in actions for part in a.parts if isinstance(part, bytes)))
+    parts = (part for action in actions for part in action.parts if isinstance(part, bytes))
+    return PacketOut(data, b"".join(parts), in_port)

@@ -1,0 +1,122 @@
+"""Rules that reject, with real packets: who is told what, on one bridge and across two."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.system.conftest import ROOT, Stack, run
+from tests.system.test_acl import ask, inside, process, say, server
+
+WEB, CLIENT, OTHER = ("10.1.0.11", "fd00:1::11"), ("10.1.0.21", "fd00:1::21"), ("10.1.0.22", "fd00:1::22")
+TALK = """
+import socket, sys
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), 10) as talking:
+    talking.settimeout(1.5)
+    for line in sys.stdin:
+        try:
+            talking.send(line.encode())
+            print(talking.recv(100).decode().strip(), flush=True)
+        except TimeoutError:
+            print("silence", flush=True)
+        except ConnectionResetError:
+            print("reset", flush=True)
+"""
+
+
+def example() -> str:
+    """The README's policy that rejects."""
+    (found,) = re.findall(r"```yaml\n(name: web-told\n.*?)```", (ROOT / "README.md").read_text(), re.S)
+    return str(found)
+
+
+def changed(**rules: str) -> str:
+    """The example with the action of rules changed, by description."""
+    data = yaml.safe_load(example())
+    for acl in data["acls"].values():
+        for rule in acl:
+            rule["action"] = rules.get(rule.get("description", ""), rule["action"])
+    return yaml.safe_dump(data, sort_keys=False)
+
+
+@pytest.fixture
+def told(stack: Stack, tmp_path: Path) -> Iterator[tuple[Stack, Path]]:
+    file = tmp_path / "web-told.yaml"
+    file.write_text(example())
+    stack.apply(file)
+    for namespace in ("web", "client", "other"):
+        # IPv6 addresses are usable once duplicate address detection is through (RFC 4862).
+        run("ip", "netns", "exec", namespace, "sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0", check=False)
+    yield stack, file
+
+
+def ping(namespace: str, address: str) -> str:
+    return run(*("ip", "netns", "exec", namespace, "ping", "-c", "1", "-W", "2", address), check=False)
+
+
+def closes_at_once(namespace: str, address: str, port: int, kind: str = "tcp") -> bool:
+    """Whether it is refused, and that long before a sender would have given up by itself."""
+    return ask(namespace, address, port, kind, patience=8) == "refused"
+
+
+@pytest.mark.parametrize("version", [0, 1], ids=["IPv4", "IPv6"])
+def test_the_receiver_s_rule_tells_senders_on_both_bridges(told: tuple[Stack, Path], version: int) -> None:
+    with server("web", 80, 81):
+        for namespace in ("client", "other"):
+            assert ask(namespace, WEB[version], 80, patience=8) == "question"
+            assert closes_at_once(namespace, WEB[version], 81)
+            assert closes_at_once(namespace, WEB[version], 53, "udp")
+            said = ping(namespace, WEB[version])
+            assert "Packet filtered" in said or "Administratively prohibited" in said
+            assert f"From {WEB[version]}" in said
+
+
+@pytest.mark.parametrize("version", [0, 1], ids=["IPv4", "IPv6"])
+def test_the_sender_s_own_rule_tells_it(told: tuple[Stack, Path], version: int) -> None:
+    with server("other", 25, 80):
+        assert ask("client", OTHER[version], 80, patience=8) == "question"
+        assert closes_at_once("client", OTHER[version], 25)
+        assert ask("other", CLIENT[version], 80) == "silence", "its rules for what comes in deny"
+
+
+@pytest.mark.parametrize("version", [0, 1], ids=["IPv4", "IPv6"])
+def test_a_connection_that_is_rejected_now_is_reset(told: tuple[Stack, Path], version: int) -> None:
+    stack, file = told
+    with server("web", 80), process("client", TALK, WEB[version], "80") as talking:
+        assert say(talking, "one") == "one"
+        file.write_text(changed(web="reject"))
+        stack.apply(file)
+        assert say(talking, "two") == "reset"
+
+
+def test_without_the_daemon_it_is_denied_and_nobody_told(told: tuple[Stack, Path]) -> None:
+    stack, _ = told
+    with server("web", 80, 81):
+        assert closes_at_once("client", WEB[0], 81)
+        stack.kill_daemon()
+        assert ask("client", WEB[0], 81) == "silence"
+        assert ask("client", WEB[0], 80) == "question"
+        stack.cli("up")
+        assert closes_at_once("client", WEB[0], 81)
+
+
+def test_a_burst_of_refused_packets_is_answered_within_the_limit(told: tuple[Stack, Path]) -> None:
+    """Ten thousand datagrams at once: the switch lets some up, and goes on answering afterwards."""
+    stack, _ = told
+    burst = "import socket\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\n"
+    burst += f"for n in range(10000): s.sendto(b'x',('{WEB[0]}',5000+n%1000))"
+    started = time.monotonic()
+    run(*inside("other", burst))
+    took = time.monotonic() - started
+    stats = stack.ofctl("meter-stats", "br-b")
+    found = re.search(r"packet_in_count:(\d+).*?0: packet_count:(\d+)", stats, re.S)
+    assert found is not None, stats
+    seen, dropped = int(found[1]), int(found[2])
+    assert seen > 0
+    assert seen - dropped <= 1000 * (took + 2) + 50
+    assert closes_at_once("other", WEB[0], 81)
