@@ -120,3 +120,28 @@ def test_a_burst_of_refused_packets_is_answered_within_the_limit(told: tuple[Sta
     assert seen > 0
     assert seen - dropped <= 1000 * (took + 2) + 50
     assert closes_at_once("other", WEB[0], 81)
+
+
+def hits(stack: Stack, acl: str) -> list[tuple[int, str, int]]:
+    return [(view["number"], view["action"], view["packets"]) for view in stack.json("acls", acl)]
+
+
+def test_counters_say_which_rule_was_hit(told: tuple[Stack, Path]) -> None:
+    """Rules with several peers and ports count as one; packets of both verdicts count."""
+    stack, file = told
+    before = {number: packets for number, _, packets in hits(stack, "web-told/web")}
+    with server("web", 80, 81):
+        assert ask("other", WEB[0], 80, patience=8) == "question"
+        assert closes_at_once("other", WEB[0], 81)
+        assert closes_at_once("other", WEB[1], 81)
+    (_, allow, allowed), (_, reject, rejected) = hits(stack, "web")
+    assert (allow, reject) == ("allow", "reject")
+    assert allowed - before[1] >= 3, "the side that opens it sends SYN, ACK and data"
+    assert rejected - before[2] >= 2
+    assert hits(stack, "client")[1] == (2, "reject", 0)
+    with server("other", 25):
+        assert closes_at_once("client", OTHER[0], 25)
+    assert hits(stack, "client")[1][2] >= 1
+    shown = stack.cli("acls", "web").splitlines()
+    assert shown[1].split()[:6] == ["web-told/web", "1", "in", "allow", "tcp", "80"]
+    assert f"{file.name}:" in shown[1]

@@ -15,6 +15,7 @@ from vswitchctl.api.service import FlowSource
 from vswitchctl.errors import Conflict, NotFound
 from vswitchctl.model.topology import Bridge, LinuxBridge, Namespace, Topology, link_name
 from vswitchctl.model.views import (
+    AclRuleView,
     BridgeView,
     ChangeView,
     EntityStatus,
@@ -55,6 +56,7 @@ class MemoryService:
         self.gate.set()
         self.watched = threading.Event()
         self.flow_views: dict[str, tuple[FlowView, ...]] = {}
+        self.rule_views: tuple[AclRuleView, ...] = ()
         self._stored: dict[str, Stored] = {}
         self._operations: dict[str, OperationView] = {}
         self._changed = threading.Condition()
@@ -185,6 +187,10 @@ class MemoryService:
         if bridge not in self.flow_views:
             raise NotFound(f"no bridge '{bridge}' of ours")
         return self.flow_views[bridge]
+
+    def acls(self, topology: str | None = None) -> tuple[AclRuleView, ...]:
+        names = None if topology is None else {self._find(topology).document.topology.name}
+        return tuple(view for view in self.rule_views if names is None or view.topology in names)
 
     def _all(self) -> list[Stored]:
         with self._changed:

@@ -23,7 +23,7 @@ from vswitchctl.errors import (
     UserError,
     VswitchctlError,
 )
-from vswitchctl.model.views import FlowView, OperationView, Problem, TopologyDetail
+from vswitchctl.model.views import AclRuleView, FlowView, OperationView, Problem, TopologyDetail
 
 
 @pytest.fixture
@@ -253,6 +253,16 @@ def test_flows_of_a_bridge(api: Served) -> None:
     problem(api.http.get("/flows", params={"bridge": "br-a", "source": "guessed"}), 422)
 
 
+def test_rules_of_all_topologies_and_of_one(api: Served) -> None:
+    rule = {"acl": "web", "number": 1, "direction": "in", "action": "deny", "words": "any", "packets": 7}
+    views = tuple(AclRuleView(topology=name, **rule) for name in ("pair", "other"))
+    api.service.rule_views = views
+    apply(api, document(), wait=DEADLINE)
+    assert api.http.get("/acls").json() == [view.model_dump(mode="json") for view in views]
+    assert [view["topology"] for view in api.http.get("/topologies/pair/acls").json()] == ["pair"]
+    problem(api.http.get("/topologies/none/acls"), 404)
+
+
 def test_openapi_describes_every_call_and_its_problems() -> None:
     schema = create_app(MemoryService()).openapi()
     assert json.loads(json.dumps(schema)) == schema
@@ -263,7 +273,8 @@ def test_openapi_describes_every_call_and_its_problems() -> None:
         "/topologies/{name}:plan-destroy",
         "/operations/{operation_id}",
         "/operations/{operation_id}/events",
-        *(f"/{noun}" for noun in ("hosts", "bridges", "ports", "links", "tenants", "flows")),
+        *(f"/{noun}" for noun in ("hosts", "bridges", "ports", "links", "tenants", "flows", "acls")),
+        "/topologies/{name}/acls",
     }
     for path in schema["paths"].values():
         for operation in path.values():

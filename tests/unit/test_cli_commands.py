@@ -15,6 +15,7 @@ from served_api import Served, served_api, topology
 
 from vswitchctl import __version__
 from vswitchctl.model.views import (
+    AclRuleView,
     BridgeView,
     FlowView,
     HostView,
@@ -245,6 +246,34 @@ def test_flows_by_table_with_their_entities(cli: CommandLine, api: Served) -> No
     assert [FlowView.model_validate(item) for item in items] == list(views)
 
 
+def test_acls_with_what_hit_them(cli: CommandLine, api: Served) -> None:
+    rule = {"topology": "pair", "number": 1, "direction": "in", "action": "reject", "words": "tcp 80"}
+    views = (
+        AclRuleView(acl="web", packets=3, bytes=180, description="why", source="pair.yaml:9", **rule),
+        AclRuleView(acl="db", **rule),
+    )
+    api.service.rule_views = views
+    first, web, db = (line.split() for line in cli.run("acls").out.splitlines())
+    assert first == [
+        "ACL",
+        "RULE",
+        "DIRECTION",
+        "ACTION",
+        "MATCH",
+        "PACKETS",
+        "BYTES",
+        "DESCRIPTION",
+        "SOURCE",
+    ]
+    assert web == ["pair/web", "1", "in", "reject", "tcp", "80", "3", "180", "why", "pair.yaml:9"]
+    assert db == ["pair/db", "1", "in", "reject", "tcp", "80", "0", "0"]
+    for name in ("db", "pair/db"):
+        items = json.loads(cli.run("acls", name, "--json").out)
+        assert [AclRuleView.model_validate(item) for item in items] == [views[1]]
+    result = cli.run("acls", "wbe")
+    assert (result.code, result.err) == (1, "error: no ACL 'wbe'; did you mean 'web'?\n")
+
+
 def test_validate(cli: CommandLine) -> None:
     result = cli.run("validate", cli.write_topology())
     assert (result.code, result.err) == (0, "")
@@ -347,6 +376,7 @@ def test_version_and_help(cli: CommandLine) -> None:
             "destroy",
             "show",
             "flows",
+            "acls",
             "convert",
         ):
             assert f" {command} " in result.out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from struct import pack
 
 import pytest
@@ -10,7 +11,12 @@ from hypothesis import strategies as st
 
 from vswitchctl.drivers.openflow.channel import drifted
 from vswitchctl.drivers.openflow.flow_mods import Mod, by_shape, flow_mods, message_length
-from vswitchctl.drivers.openflow.observed import MalformedReplyError, ObservedFlows, parse_flow_stats
+from vswitchctl.drivers.openflow.observed import (
+    MalformedReplyError,
+    ObservedFlows,
+    add_counts,
+    parse_flow_stats,
+)
 from vswitchctl.drivers.openflow.program import error_text
 from vswitchctl.pipeline.cookies import MAGIC
 
@@ -121,3 +127,21 @@ def test_errors_are_told_in_the_words_of_the_standard() -> None:
     assert "extension error 15" in error_text(head + pack(">HH", 0xFFFF, 15))
     assert "cut off" in error_text(head)
     assert "Unknown" in error_text(head + pack(">HH", 999, 999))
+
+
+def counted(cookie: int, packets: int, octets: int) -> bytes:
+    """ofp_flow_stats (section 7.3.5.2) of a flow without match and instructions."""
+    return pack(">HBxIIHHHHH2xQQQHH4x", 56, 50, 0, 0, 1, 0, 0, 0, 0, cookie, packets, octets, 1, 4)
+
+
+def test_what_hit_flows_is_added_up_by_cookie() -> None:
+    counts: dict[int, tuple[int, int]] = {}
+    add_counts(counts, counted(MAGIC | 1, 2, 100) + counted(5, 9, 9) + counted(MAGIC | 2, 1, 60))
+    add_counts(counts, counted(MAGIC | 1, 3, 1 << 40))
+    assert counts == {MAGIC | 1: (5, (1 << 40) + 100), MAGIC | 2: (1, 60)}
+
+
+@given(st.binary(max_size=200) | st.binary(max_size=80).map(lambda more: counted(MAGIC, 1, 1) + more))
+def test_counts_are_read_or_refused(body: bytes) -> None:
+    with contextlib.suppress(MalformedReplyError):
+        add_counts({}, body)

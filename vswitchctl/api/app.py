@@ -8,14 +8,25 @@ from anyio import CapacityLimiter
 from fastapi import APIRouter, FastAPI
 
 from vswitchctl import __version__
-from vswitchctl.api import bridges, flows, hosts, links, operations, ports, problems, tenants, topologies
+from vswitchctl.api import (
+    acls,
+    bridges,
+    flows,
+    hosts,
+    links,
+    operations,
+    ports,
+    problems,
+    tenants,
+    topologies,
+)
 from vswitchctl.api.access import WAITING_CALLS
 from vswitchctl.api.limits import BodyLimit
 from vswitchctl.api.service import Service
 from vswitchctl.model.views import Problem
 
 PREFIX = "/api/v1"
-NOUNS = (topologies, operations, hosts, bridges, ports, links, tenants, flows)
+NOUNS = (topologies, operations, hosts, bridges, ports, links, tenants, flows, acls)
 
 
 class RestApi(FastAPI):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, Protocol
 
 from vswitchctl.model.views import (
+    AclRuleView,
     BridgeView,
     FlowView,
     HostView,
@@ -64,6 +65,9 @@ class Service(Protocol):
     def links(self) -> tuple[LinkView, ...]: ...
 
     def tenants(self) -> tuple[TenantView, ...]: ...
+
+    def acls(self, topology: str | None = None) -> tuple[AclRuleView, ...]:
+        """Every rule of every topology, or of one, with its counters. Raises NotFound, Unreachable."""
 
     def flows(self, bridge: str, *, source: FlowSource = "observed") -> tuple[FlowView, ...]:
         """The flows of one of our bridges, in table and priority order. Raises NotFound."""

@@ -24,6 +24,7 @@ from vswitchctl.errors import (
     VswitchctlError,
 )
 from vswitchctl.model.views import (
+    AclRuleView,
     BridgeView,
     FlowView,
     HostView,
@@ -140,6 +141,9 @@ class Client:
         except NotFound as error:
             names = [view.name for view in self.bridges() if view.kind == "bridge"]
             raise NotFound(error.message, _remedy(bridge, names, "vswitchctl show bridges")) from error
+
+    def acls(self) -> tuple[AclRuleView, ...]:
+        return self._list("/acls", AclRuleView)
 
     def _one(self, method: str, path: str, kind: type[V], body: BaseModel | None = None, **query: Any) -> V:
         return self._parsed(self._send(method, path, body, query).content, kind)

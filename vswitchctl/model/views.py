@@ -183,6 +183,24 @@ class FlowView(View):
     entity: str = ""
 
 
+class AclRuleView(View):
+    """A rule of an ACL, and what it was hit by on all bridges of this host.
+
+    Of a connection, packets of the side that opened it count, for they are held against the rules each time.
+    """
+
+    topology: str
+    acl: str
+    number: int = Field(description="its place in the ACL, from 1")
+    direction: str
+    action: str
+    words: str = Field(description="what it matches")
+    description: str = ""
+    packets: int = 0
+    bytes: int = 0
+    source: str | None = Field(None, description="'file:line' of its ACL")
+
+
 class Problem(View):
     """RFC 9457 problem document."""
 

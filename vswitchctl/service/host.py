@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from vswitchctl.api.service import FlowSource
@@ -14,6 +14,7 @@ from vswitchctl.model.intent import Intent, Stored, allocate_tags, allocate_zone
 from vswitchctl.model.state import DesiredState, ObservedNetlink, ObservedOvs
 from vswitchctl.model.topology import Topology, entities
 from vswitchctl.model.views import (
+    AclRuleView,
     BridgeView,
     FlowCount,
     FlowView,
@@ -30,9 +31,11 @@ from vswitchctl.model.views import (
 )
 from vswitchctl.operations import Operations
 from vswitchctl.pipeline.app import App
+from vswitchctl.pipeline.tables import ACL_FROM, ACL_TO
 from vswitchctl.reconcile.delta import diff
 from vswitchctl.reconcile.loop import Loop
 from vswitchctl.reconcile.plan import plan_wiring
+from vswitchctl.service.acls import acl_views
 from vswitchctl.service.refuse import find, refuse_conflicts, refuse_invalid, warnings_of
 from vswitchctl.service.show import (
     Statuses,
@@ -43,6 +46,9 @@ from vswitchctl.service.show import (
     tenant_view,
     topology_view,
 )
+
+RULE_TABLES = (ACL_FROM.id, ACL_TO.id)
+"""Where a rule's flows are, and its counters: of a conjunction its verdict alone counts."""
 
 
 class Store(Protocol):
@@ -284,6 +290,25 @@ class HostService:
             for _, stored in sorted(self._store.read().items())
             for name in stored.topology.tenants
         )
+
+    def acls(self, topology: str | None = None) -> tuple[AclRuleView, ...]:
+        """See `Service.acls`."""
+        intent = self._store.read()
+        names = sorted(intent) if topology is None else [find(intent, topology).topology.name]
+        chosen = [intent[name] for name in names]
+        counts = self._counts({stored.topology.name for stored in chosen if stored.topology.acls})
+        return tuple(view for stored in chosen for view in acl_views(stored, counts))
+
+    def _counts(self, topologies: Collection[str]) -> dict[int, tuple[int, int]]:
+        """(packets, bytes) by cookie in the tables of rules, on the bridges of these topologies."""
+        packets, octets = Counter[int](), Counter[int]()
+        last, _ = self._loop.current()
+        for bridge, spec in sorted(last.desired.ovs.bridges.items()):
+            if spec.owner.topology in topologies:
+                for cookie, (some, size) in self._loop.openflow.counts(bridge, RULE_TABLES).items():
+                    packets[cookie] += some
+                    octets[cookie] += size
+        return {cookie: (packets[cookie], octets[cookie]) for cookie in packets}
 
     def flows(self, bridge: str, *, source: FlowSource = "observed") -> tuple[FlowView, ...]:
         """See `Service.flows`."""

@@ -14,6 +14,7 @@ from vswitchctl.drivers.openflow.observed import (
     FlowFailure,
     MalformedReplyError,
     ObservedFlows,
+    add_counts,
     parse_flow_stats,
 )
 from vswitchctl.drivers.openflow.packets import Handler, PacketIns
@@ -76,6 +77,19 @@ class OpenFlowDriver:
                 return parse_flow_stats(bodies)
             except MalformedReplyError as error:
                 raise Unreachable(f"bridge '{bridge}' sent flows that cannot be read: {error}") from error
+
+    def counts(self, bridge: str, tables: Collection[int]) -> dict[int, tuple[int, int]]:
+        """(packets, bytes) of our flows in these tables, added up by cookie. Raises Unreachable."""
+        found: dict[int, tuple[int, int]] = {}
+        with self._channel(bridge) as channel:
+            xids = channel.reserve(len(tables))
+            channel.send([b"".join(flow_request(*pair) for pair in zip(xids, tables, strict=True))])
+            try:
+                for reply in channel.replies(xids[-1], REPLY_TIMEOUT):
+                    add_counts(found, self._body(bridge, reply))
+            except MalformedReplyError as error:
+                raise Unreachable(f"bridge '{bridge}' sent flows that cannot be read: {error}") from error
+        return found
 
     def apply(
         self,

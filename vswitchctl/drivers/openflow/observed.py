@@ -44,6 +44,28 @@ class ObservedFlows:
     learned: int = 0
 
 
+_COUNTS = Struct(">H22xQQQ")
+"""ofp_flow_stats again: length, cookie, packets, bytes."""
+
+
+def add_counts(counts: dict[int, tuple[int, int]], body: bytes) -> None:
+    """Add to (packets, bytes) by cookie those of the flows of ours in a multipart body.
+
+    Raises MalformedReplyError on lengths that cannot be.
+    """
+    at = 0
+    while at < len(body):
+        if len(body) - at < _STATS_HEAD + 8:
+            raise MalformedReplyError(f"{len(body) - at} bytes are no ofp_flow_stats")
+        length, cookie, packets, octets = _COUNTS.unpack_from(body, at)
+        if not _STATS_HEAD + 8 <= length <= len(body) - at:
+            raise MalformedReplyError(f"flow of {length} bytes, {len(body) - at} left")
+        if cookie & MASK == MAGIC:
+            before = counts.get(cookie, (0, 0))
+            counts[cookie] = before[0] + packets, before[1] + octets
+        at += length
+
+
 def parse_flow_stats(bodies: Iterable[bytes]) -> ObservedFlows:
     """The flows in multipart bodies. Raises MalformedReplyError on lengths that cannot be."""
     owned: FlowTable = {}

@@ -81,9 +81,9 @@ def _match_all() -> bytes:
     return pack(">HH4x", 1, 4)
 
 
-def flow_request(xid: int) -> bytes:
-    """Every flow of every table."""
-    body = pack(">HH4xB3xII4xQQ", Multipart.FLOW, 0, 0xFF, 0xFFFFFFFF, 0xFFFFFFFF, 0, 0) + _match_all()
+def flow_request(xid: int, table: int = 0xFF) -> bytes:
+    """Every flow of a table; of every table (OFPTT_ALL) where none is given."""
+    body = pack(">HH4xB3xII4xQQ", Multipart.FLOW, 0, table, 0xFFFFFFFF, 0xFFFFFFFF, 0, 0) + _match_all()
     return message(Kind.MULTIPART_REQUEST, xid, body)
 
 
