@@ -40,7 +40,9 @@ class CommandLine:
     variables: dict[str, str] = field(default_factory=dict)
 
     def environment(self) -> dict[str, str]:
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        kept = {
+            name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ
+        }
         return {**kept, "VSWITCHCTL_API_SOCKET": str(self.socket), "TERM": "xterm-256color", **self.variables}
 
     def run(self, *arguments: str, stdin: str = "") -> Result:

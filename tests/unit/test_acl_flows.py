@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from random import Random
 from typing import Any
 
 import pytest
@@ -9,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openflow_apps.acl import rule_flows
+from tests.policies import document
+from vswitchctl.compiler.budget import MOST_FLOWS, acl_costs, over_budget
 from vswitchctl.compiler.compile import compile_topology, provisional
-from vswitchctl.compiler.policy import acl_sets, distinct, port_masks
+from vswitchctl.compiler.policy import acl_rules, acl_sets, distinct, port_masks
 from vswitchctl.errors import Conflict
 from vswitchctl.intent.commands import zones_taken
 from vswitchctl.intent.rows import to_part
@@ -18,13 +22,14 @@ from vswitchctl.model.flow import FlowTable, table_id
 from vswitchctl.model.flow import cookie as flow_cookie
 from vswitchctl.model.intent import ZONES, Stored, allocate_tags, allocate_zones
 from vswitchctl.model.state import Facts, Owner
-from vswitchctl.model.switch import AddressTerm
+from vswitchctl.model.switch import AclSet, AddressTerm
 from vswitchctl.model.topology import Topology
 from vswitchctl.pipeline.app import load_apps
 from vswitchctl.pipeline.cookies import resolve
 from vswitchctl.pipeline.tables import CT_FROM, CT_TO
 from vswitchctl.pipeline.zones import zone_uses
 from vswitchctl.reconcile.zones import Handover, Zones, one_of_each
+from vswitchctl.topology.source import Path, Place
 
 ALLOW = {"direction": "in", "action": "allow"}
 
@@ -58,6 +63,57 @@ def test_peers_and_ports_cost_their_sum(peers: int, ports: int) -> None:
     acls = {"a": [{**ALLOW, "protocol": "tcp", "ports": numbers, "from": {"group": "g"}}]}
     unused_direction = 2
     assert rule_count(lan(acls, groups=group)) == peers + ports + 1 + unused_direction
+
+
+@given(st.integers(0, 2**32))
+def test_what_an_acl_costs_is_known_before_it_is_compiled(seed: int) -> None:
+    """Rule by rule, the count is that of the flows."""
+    topology = document(Random(seed))
+    for cost in acl_costs(topology):
+        rules = tuple(acl_rules(topology, cost.name, (cost.name,), 0))
+        acl_set = AclSet(1, Owner("random", f"acls/{cost.name}"), rules)
+        compiled = Counter(flow_cookie(flow.value) & 0xFFFF for flow in rule_flows(acl_set))
+        assert cost.rules == tuple(compiled[number] for number in range(1, len(rules) + 1))
+
+
+@pytest.mark.parametrize("versions", [4, 46])
+def test_growth_is_by_sum_and_never_by_product(versions: int) -> None:
+    """One peer more, or one port more, costs one flow more for each IP version that it is of."""
+
+    def cost(peers: int, ports: int) -> int:
+        addresses = [f"172.16.{n >> 8}.{n & 255}" for n in range(peers)]
+        if versions == 46:
+            addresses += [f"fd00::{n:x}" for n in range(peers)]
+        rule = {
+            **ALLOW,
+            "protocol": "tcp",
+            "ports": [1000 + 2 * n for n in range(ports)],
+            "from": {"group": "g"},
+        }
+        (found,) = acl_costs(lan({"a": [rule]}, groups={"g": {"addresses": addresses}}))
+        return found.flows
+
+    each = 1 if versions == 4 else 2
+    assert cost(300, 40) == each * (300 + 40) + 1
+    assert cost(301, 40) - cost(300, 40) == cost(300, 41) - cost(300, 40) == each
+
+
+def test_an_acl_that_costs_too_much_is_refused_with_the_rule_that_does() -> None:
+    addresses = [f"10.{1 + (n >> 16)}.{n >> 8 & 255}.{n & 255}" for n in range(MOST_FLOWS)]
+    groups = {"g": {"addresses": addresses}}
+    rule = {**ALLOW, "from": {"group": "g"}}
+    assert [str(f) for f in over_budget(lan({"a": [rule]}, groups=groups), place)] == []
+    topology = lan({"b": [ALLOW], "a": [ALLOW, rule]}, groups=groups)
+    assert [str(finding) for finding in over_budget(topology, place)] == [
+        "lan.yaml:9: error: acls.a: 10001 flows, and 10000 are the most; "
+        "rule 2 costs the most of them, 10000; "
+        "name subnets in place of their addresses, and ranges in place of ports; or split the ACL"
+    ]
+
+
+def place(path: Path) -> Place:
+    assert path == ("acls", "a")
+    return Place("lan.yaml", 9)
 
 
 def test_rules_cost_the_same_for_any_number_of_ports() -> None:

@@ -253,6 +253,19 @@ def test_flows_of_a_bridge(api: Served) -> None:
     problem(api.http.get("/flows", params={"bridge": "br-a", "source": "guessed"}), 422)
 
 
+def test_an_acl_that_costs_too_much_is_refused_at_its_place(api: Served) -> None:
+    body = document()
+    group = {"addresses": [f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}/32" for n in range(1, 10003)]}
+    rule = {"direction": "in", "action": "deny", "from": {"group": "many"}}
+    body["topology"] |= {"groups": {"many": group}, "acls": {"web": [rule]}}
+    body["sources"]["acls/web"] = "pair.yaml:30"
+    for answer in (apply(api, body), api.http.post("/topologies:plan", json=body)):
+        (finding,) = problem(answer, 422).findings
+        assert finding["path"] == "acls.web" and finding["line"] == 30
+        assert finding["message"].startswith("10002 flows, and 10000 are the most; rule 1 costs the most")
+    assert api.http.get("/topologies").json() == []
+
+
 def test_rules_of_all_topologies_and_of_one(api: Served) -> None:
     rule = {"acl": "web", "number": 1, "direction": "in", "action": "deny", "words": "any", "packets": 7}
     views = tuple(AclRuleView(topology=name, **rule) for name in ("pair", "other"))

@@ -246,6 +246,26 @@ def test_flows_by_table_with_their_entities(cli: CommandLine, api: Served) -> No
     assert [FlowView.model_validate(item) for item in items] == list(views)
 
 
+def test_validate_says_what_acls_cost(cli: CommandLine) -> None:
+    data = topology("pair", ("br-a",))
+    data["groups"] = {"many": {"addresses": [f"10.1.{n >> 8}.{n & 255}" for n in range(10001)]}}
+    rule = {"direction": "in", "action": "allow", "protocol": "tcp", "ports": [80, 443]}
+    data["acls"] = {"web": [rule, {"direction": "in", "action": "deny"}]}
+    file = cli.write("pair.yaml", yaml.safe_dump(data, sort_keys=False))
+    result = cli.run("validate", file)
+    assert (result.code, result.out.splitlines()[1:]) == (0, ["acl web: 2 rules, 5 flows"])
+    costs = [{"acl": "web", "rules": 2, "flows": 5}]
+    assert json.loads(cli.run("validate", "--json", file).out)["acls"] == costs
+    data["acls"]["web"].append({"direction": "out", "action": "allow", "to": {"group": "many"}})
+    result = cli.run("validate", cli.write("pair.yaml", yaml.safe_dump(data, sort_keys=False)))
+    assert result.code == 1
+    assert result.err.endswith(
+        "error: acls.web: 10006 flows, and 10000 are the most; rule 3 costs the most of them, 10001; name "
+        "subnets in place of their addresses, and ranges in place of ports; or split the ACL\n"
+    )
+    assert result.err.startswith("pair.yaml:"), result.err
+
+
 def test_acls_with_what_hit_them(cli: CommandLine, api: Served) -> None:
     rule = {"topology": "pair", "number": 1, "direction": "in", "action": "reject", "words": "tcp 80"}
     views = (
@@ -282,6 +302,7 @@ def test_validate(cli: CommandLine) -> None:
         "file": "pair.yaml",
         "valid": True,
         "findings": [],
+        "acls": [],
     }
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from vswitchctl.compiler.budget import over_budget
 from vswitchctl.errors import InvalidTopology
 from vswitchctl.model.topology import Topology, link_name
 from vswitchctl.model.views import TopologyDocument
-from vswitchctl.topology.source import Path, Place
+from vswitchctl.topology.source import Path, Place, place_of_source
 from vswitchctl.topology.validate import validate
 
 
@@ -13,10 +14,12 @@ def check(document: TopologyDocument) -> None:
     """Raises InvalidTopology with every error of the document, each at its place in the sender's file."""
 
     def place(path: Path) -> Place:
-        return _place(document.sources.get(_entity(document.topology, path), ""))
+        return place_of_source(document.sources.get(_entity(document.topology, path), ""))
 
     findings = validate(document.topology, place)
     errors = tuple(finding for finding in findings if finding.severity == "error")
+    # What something costs is known only of what is whole.
+    errors = errors or tuple(over_budget(document.topology, place))
     if errors:
         raise InvalidTopology(errors)
 
@@ -28,13 +31,7 @@ def _entity(topology: Topology, path: Path) -> str:
             return f"interfaces/{node}:{interface}"
         case ("links", int(number), *_):
             return f"links/{link_name(topology.links[number])}"
-        case ("nodes" | "networks" | "tenants" as section, str(name), *_):
+        case ("nodes" | "networks" | "tenants" | "acls" as section, str(name), *_):
             return f"{section}/{name}"
         case _:
             return "topology"
-
-
-def _place(source: str) -> Place:
-    """'web.yaml:7' -> Place('web.yaml', 7)."""
-    file, colon, line = source.rpartition(":")
-    return Place(file, int(line)) if colon and line.isdecimal() else Place(source or "topology")

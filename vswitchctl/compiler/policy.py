@@ -26,11 +26,9 @@ def acl_sets(topology: Topology) -> dict[Names, AclSet]:
     found = {}
     for names in combinations:
         rules = tuple(
-            _rule(
-                topology, name, index, MAX_RULES * place + index, rule, conjunctions.of(*names, name, index)
-            )
+            rule
             for place, name in enumerate(names)
-            for index, rule in enumerate(topology.acls[name])
+            for rule in acl_rules(topology, name, names, MAX_RULES * place, conjunctions)
         )
         found[names] = AclSet(sets.of(*names), Owner(topology.name, f"acls/{names[0]}"), rules)
     return found
@@ -49,6 +47,15 @@ class _Numbers:
             number = (number + 1) & 0xFFFFFFFF
         self._used.add(number)
         return number
+
+
+def acl_rules(
+    topology: Topology, acl: str, names: Names, first: int, conjunctions: _Numbers | None = None
+) -> Iterator[AclRule]:
+    """The rules of one ACL of the set `names`, at positions from `first`."""
+    numbers = conjunctions or _Numbers()
+    for index, rule in enumerate(topology.acls[acl]):
+        yield _rule(topology, acl, index, first + index, rule, numbers.of(*names, acl, index))
 
 
 def _rule(topology: Topology, acl: str, index: int, position: int, rule: Rule, conjunction: int) -> AclRule:

@@ -184,3 +184,9 @@ def too_large(size: int) -> tuple[str, str]:
         f"the document has {size / 2**20:.1f} MiB",
         f"at most {limit} MiB are read; split it into several topologies",
     )
+
+
+def place_of_source(source: str) -> Place:
+    """'web.yaml:7' -> Place('web.yaml', 7)."""
+    file, colon, line = source.rpartition(":")
+    return Place(file, int(line)) if colon and line.isdecimal() else Place(source or "topology")
