@@ -274,7 +274,7 @@ def to_sender(packet: PacketIn) -> Iterator[PacketOut]:
     told = reject(packet.data)
     if told is not None:
         where = {NETWORK: packet.register(NETWORK), OUT_PORT: packet.in_port}
-        yield continue_in(OUTPUT, told, where)
+        yield continue_in(TO.next, told, where)
 
 
 def from_receiver(packet: PacketIn) -> Iterator[PacketOut]:

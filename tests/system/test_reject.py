@@ -122,6 +122,16 @@ def test_a_burst_of_refused_packets_is_answered_within_the_limit(told: tuple[Sta
     assert closes_at_once("other", WEB[0], 81)
 
 
+def test_the_readme_says_what_is_seen(told: tuple[Stack, Path]) -> None:
+    stack, file = told
+    cost, answer = "acl web: 2 rules, 3 flows", "From 10.1.0.11 icmp_seq=1 Packet filtered"
+    assert cost in stack.cli("validate", str(file)).splitlines()
+    assert answer in ping("other", WEB[0])
+    shown = (ROOT / "README.md").read_text()
+    assert f"# {cost}\n" in shown and f"# {answer}\n" in shown
+    assert hits(stack, "web")[1][2] >= 1
+
+
 def hits(stack: Stack, acl: str) -> list[tuple[int, str, int]]:
     return [(view["number"], view["action"], view["packets"]) for view in stack.json("acls", acl)]
 

@@ -33,8 +33,6 @@ class Opcode(IntEnum):
     """Denied before its receiver: the answer runs through the pipeline to the sender."""
     TIME_EXCEEDED = 3
     """Its TTL or hop limit ends at a gateway."""
-    LOG = 4
-    """A rule wants it logged; the flow's cookie names the rule. There is no answer."""
 
 
 @dataclass(frozen=True, slots=True)
