@@ -152,13 +152,13 @@ class Stage:
         yield Template(self.commit, STATELESS_REJECT, {REJECTED: 1, DENIED: 0})
         yield Template(self.commit, REFUSED_TOLD, {**asked, DENIED: 1}, told)
 
-    def shared(self, mark: int, sets: Sequence[AclSet]) -> Iterator[Flow]:
+    def shared(self, mark: int, acls: Sequence[PortAcl]) -> Iterator[Flow]:
         """What a bridge needs once: one flow as long as no port has ACLs."""
         yield self._without(mark)
-        if sets:
+        if acls:
             for template in self._shared:
                 yield template(mark)
-        if any(acl_set.rejects(self.inbound) for acl_set in sets):
+        if any(acl.rejects_in if self.inbound else acl.rejects_out for acl in acls):
             for template in self._rejecting:
                 yield template(mark)
 
@@ -304,9 +304,10 @@ class Acl:
     def compile(self, switch: Switch) -> Iterator[Flow]:
         """Every flow of one bridge's ACLs."""
         mark = cookie(switch.owner)
+        acls = [port.acl for port in switch.ports if port.acl is not None]
         for stage in (FROM, TO):
             if switch.networks:
-                yield from stage.shared(mark, switch.acl_sets)
+                yield from stage.shared(mark, acls)
             for port in switch.ports:
                 if port.acl is not None:
                     yield from stage.of_port(port, port.acl)

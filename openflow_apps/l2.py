@@ -147,8 +147,7 @@ class L2:
         for port in switch.ports:
             yield from _port(port)
         guarded = {port.ofport for port in switch.ports if port.acl is not None}
-        sets = {acl_set.number for acl_set in switch.acl_sets if acl_set.rejects(inbound=True)}
-        rejecting = {port.ofport for port in switch.ports if port.acl is not None and port.acl.set in sets}
+        rejecting = {port.ofport for port in switch.ports if port.acl is not None and port.acl.rejects_in}
         for network in switch.networks:
             yield from _network(network, guarded, rejecting)
         for known in switch.macs:

@@ -119,6 +119,8 @@ class _Switches:
             acl_set.number,
             covers_in=acl_set.covers(inbound=True),
             covers_out=acl_set.covers(inbound=False),
+            rejects_in=acl_set.rejects(inbound=True),
+            rejects_out=acl_set.rejects(inbound=False),
         )
 
     def _owner(self, entity: str) -> Owner:

@@ -99,13 +99,18 @@ class AclSet:
 
 @dataclass(frozen=True, slots=True)
 class PortAcl:
-    """The policy of a port. covers_in, covers_out: directions in which what no rule allows is denied."""
+    """The policy of a port. covers_in, covers_out: directions in which what no rule allows is denied.
+
+    rejects_in, rejects_out: directions in which a rule rejects.
+    """
 
     owner: Owner
     zone: int
     set: int
     covers_in: bool
     covers_out: bool
+    rejects_in: bool = False
+    rejects_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)
