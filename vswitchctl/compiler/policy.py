@@ -22,7 +22,7 @@ FAMILIES = {"icmp": (4,), "icmpv6": (6,)}
 def acl_sets(topology: Topology) -> dict[Names, AclSet]:
     """Every combination of ACLs that an interface names. Numbers come from names, so that they stay."""
     combinations = sorted({i.acls for i in topology.endpoints().values() if i.acls})
-    sets, conjunctions = _Numbers(), _Numbers()
+    sets, conjunctions = Numbers(), Numbers()
     found = {}
     for names in combinations:
         rules = tuple(
@@ -36,7 +36,7 @@ def acl_sets(topology: Topology) -> dict[Names, AclSet]:
     return found
 
 
-class _Numbers:
+class Numbers:
     """32-bit numbers of texts: a hash, or the next free number where two have the same one."""
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vswitchctl.pipeline.fields import REG, Field
+from vswitchctl.pipeline.fields import METADATA, REG, Field
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,13 @@ DENIED = Bits(REG[3], 16, 1, "denied")
 ACL_SET = Bits(REG[4], 0, 32, "acl_set")
 """The ACLs of that port, as a number."""
 
+ROUTER = Bits(REG[7], 0, 32, "router")
+"""The router that a packet was sent to, as a number."""
+
+SCRATCH = Bits(METADATA, 0, 48, "scratch")
+"""A place to put a MAC address while two are swapped."""
+
 REGISTERS: dict[str, Bits] = {
-    bits.name: bits for bits in (NETWORK, OUT_PORT, LEARN, NO_FLOOD, FLOOD_PART, ZONE, DENIED, ACL_SET)
+    bits.name: bits
+    for bits in (NETWORK, OUT_PORT, LEARN, NO_FLOOD, FLOOD_PART, ZONE, DENIED, ACL_SET, ROUTER, SCRATCH)
 }
