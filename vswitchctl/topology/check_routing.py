@@ -21,9 +21,7 @@ from vswitchctl.topology.routing import (
 from vswitchctl.topology.source import Path
 from vswitchctl.topology.subject import Issue, Subject
 
-HOLDS = (
-    "a router's next hop is the 'ip' of an endpoint, or has its 'mac' in the route and is behind an uplink"
-)
+HOLDS = "a next hop is the 'ip' of an endpoint, or has its 'mac' in the route and is behind an uplink"
 
 
 def gateways(subject: Subject) -> Iterator[Issue]:
@@ -228,7 +226,7 @@ def _located(subject: Subject, route: RouterRoute, network: str, path: Path) -> 
     if len(uplinks) != 1:
         what = f"{len(uplinks)} uplinks" if uplinks else "no uplink"
         message = f"network '{network}' has {what}, so it is not known where {route.mac} is"
-        yield Issue((*path, "mac"), message, f"{HOLDS}, the one of its network")
+        yield Issue((*path, "mac"), message, f"{HOLDS}, the only one of its network")
     owners = {
         subject.topology.endpoint_mac(placed.end): placed.end
         for placed in subject.interfaces

@@ -107,10 +107,11 @@ def forwarding(topology: Topology, network: str) -> Forwarding:
     """Paths and tree of one network. Deterministic: equal topologies give equal answers."""
     attached = attachments(topology, network)
     graph = segment(topology, network)
-    tree = _prune(_spanning_forest(graph), set(attached.values()))
+    entries = router_entries(topology, network)
+    forest = _spanning_forest(graph)
+    tree = _prune(forest, {*attached.values(), *(_gateways_of_linux(forest) if entries else ())})
     paths = tree if _linux_transit(tree, graph) else _unicast_graph(graph, tree)
-    sources = {*tree, *router_entries(topology, network)}
-    next_hop = _next_hops(paths, sources, sorted({*attached.values(), *_linux(graph, tree)}))
+    next_hop = _next_hops(paths, {*tree, *entries}, sorted({*attached.values(), *_linux(graph, tree)}))
     switches = set(tree) | {at for at, _ in next_hop} | set(next_hop.values())
     flooded = frozenset(pair(a, b) for a, b in tree.edges)
     return Forwarding(
@@ -124,6 +125,11 @@ def forwarding(topology: Topology, network: str) -> Forwarding:
 
 def _linux(graph: nx.Graph, among: nx.Graph) -> set[str]:
     return {name for name in among if graph.nodes[name]["linux"]}
+
+
+def _gateways_of_linux(forest: nx.Graph) -> set[str]:
+    """The Open vSwitch bridges beside Linux bridges: hosts behind these have their gateway there."""
+    return {other for name in _linux(forest, forest) for other in forest.neighbors(name)}
 
 
 def _spanning_forest(graph: nx.Graph) -> nx.Graph:
