@@ -94,7 +94,7 @@ def _tell(peer: subprocess.Popen[str], words: str) -> str:
 
 
 def overflows() -> int:
-    """Frames dropped as the packet sockets here were full: those of Open vSwitch's ports, since it opened them.
+    """Frames dropped as the packet sockets here were full, which are those of Open vSwitch's ports.
 
     skmem's d, ss(8). A loss that shows here is of a switch that was not scheduled, not of its flows.
     """
