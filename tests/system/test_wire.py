@@ -59,7 +59,10 @@ links:
   - {ends: ["wi-blue2:eth0", wi-b]}
 acls:
   closed: [{direction: in, action: deny}]
-  open7000: [{direction: in, action: allow, protocol: udp, ports: [7000]}]
+  open7000:
+    - {direction: in, action: allow, protocol: udp, ports: [7000]}
+    - {direction: in, action: allow, protocol: icmp, icmp_type: 8}
+    - {direction: in, action: allow, protocol: icmpv6, icmp_type: 128}
 """
 CLIENT = Host("wi-client", "02:00:00:00:05:01", "10.5.0.1", "fd00:5::1")
 SERVER = Host("wi-server", "02:00:00:00:05:02", "10.5.0.2", "fd00:5::2")
@@ -213,6 +216,12 @@ def test_what_a_kernel_fragments_arrives_and_its_answer_too(wire: Stack, version
         assert asked == b"q" * 5000
         theirs.sendto(b"a" * 5000, back)
         assert mine.recv(9000) == b"a" * 5000
+
+
+@VERSIONS
+def test_a_ping_in_fragments_passes_by_its_type(wire: Stack, version: int) -> None:
+    ping = ("ip", "netns", "exec", CLIENT.namespace, "ping", "-c", "1", "-W", "10", "-s", "4000")
+    assert " 0% packet loss" in run(*ping, address(SERVER, version))
 
 
 def tagged(frame: bytes, vid: int, ethertype: int = VLAN) -> bytes:
