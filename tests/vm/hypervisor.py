@@ -108,7 +108,8 @@ class Hypervisor:
         self.name = unique("vt-hv-")
         self.uri = f"qemu:///system?socket={directory}/libvirt-sock"
         self._domains: list[str] = []
-        self._libvirtd: subprocess.Popen[bytes] | None = None
+        self._libvirtd: int | None = None
+        self._reapers: list[subprocess.Popen[bytes]] = []
         self._keeper = self._enter_namespaces()
         self.stack = HypervisorStack(self)
 
@@ -153,16 +154,22 @@ class Hypervisor:
     # -- libvirtd ----------------------------------------------------------------------------------------
 
     def start_libvirtd(self) -> None:
-        argv = ["libvirtd", "-f", "/etc/libvirt/libvirtd.conf", "-p", str(self.directory / "libvirtd.pid")]
+        pidfile = self.directory / "libvirtd.pid"
+        pidfile.unlink(missing_ok=True)
+        reaper = (sys.executable, str(Path(__file__).with_name("reaper.py")))
+        argv = [*self.prefix, *reaper, "libvirtd", "-f", "/etc/libvirt/libvirtd.conf", "-p", str(pidfile)]
         with (self.directory / "libvirtd.out").open("ab") as output:
-            self._libvirtd = subprocess.Popen([*self.prefix, *argv], stdout=output, stderr=output)
+            self._reapers.append(subprocess.Popen(argv, stdout=output, stderr=output))
         until(lambda: self.succeeds("virsh", "-c", self.uri, "list"), "libvirtd answers")
+        self._libvirtd = int(pidfile.read_text())
 
     def kill_libvirtd(self, number: signal.Signals = signal.SIGKILL) -> None:
         """End libvirtd; its domains go on."""
         assert self._libvirtd is not None, "libvirtd does not run"
-        self._libvirtd.send_signal(number)
-        self._libvirtd.wait(30)
+        handle = os.pidfd_open(self._libvirtd)
+        signal.pidfd_send_signal(handle, number)
+        os.close(handle)
+        assert wait_exit(self._libvirtd, 30), "libvirtd goes on"
         self._libvirtd = None
 
     def virsh(self, *argv: str, check: bool = True) -> str:
@@ -219,7 +226,10 @@ class Hypervisor:
                 self.virsh("destroy", name, check=False)
             self.kill_libvirtd(signal.SIGTERM)
         for pid in self._inside():
-            end_process(pid, Path(f"/proc/{pid}/exe").resolve().name)
+            if pid not in {reaper.pid for reaper in self._reapers}:
+                end_process(pid, Path(f"/proc/{pid}/exe").resolve().name)
+        for reaper in self._reapers:
+            reaper.wait(30)
         self._keeper.kill()
         self._keeper.wait(10)
         if self._keeper.stdout is not None:
