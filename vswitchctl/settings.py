@@ -80,6 +80,9 @@ class Settings(BaseSettings):
     ovs_rundir: Path = Field(
         default_factory=_ovs_rundir, description="where ovs-vswitchd has its <bridge>.mgmt sockets"
     )
+    libvirt_uris: tuple[str, ...] = Field(
+        ("qemu:///system",), description="the libvirts of this host, a JSON list; [] asks none"
+    )
     host: str = Field(default_factory=socket.gethostname, min_length=1, description="this host's name")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="what the log takes")
 

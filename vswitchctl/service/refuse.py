@@ -6,9 +6,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from vswitchctl.errors import Conflict, InvalidTopology, NotFound
+from vswitchctl.model.domains import VifKey, VmFacts
 from vswitchctl.model.intent import Intent, Stored, claims
 from vswitchctl.model.state import ObservedNetlink, ObservedOvs, Owner
-from vswitchctl.model.topology import Topology, Uplink
+from vswitchctl.model.topology import Topology, Uplink, Vm
 from vswitchctl.topology.validate import validate
 
 FEW = 4
@@ -33,6 +34,8 @@ def refuse_conflicts(topology: Topology, intent: Intent, netlink: ObservedNetlin
         kind, _, name = claim.partition(":")
         if claim in taken:
             theirs[taken[claim]].append(name)
+        elif kind == "vif":
+            continue  # libvirt's, and ours to plug
         elif isinstance(topology.nodes[entity.removeprefix("nodes/")], Uplink):
             if name in ovs.names and ovs.names[name] is None:
                 problems.append(f"{entity}: device '{name}' is already a port of somebody else's bridge")
@@ -44,6 +47,21 @@ def refuse_conflicts(topology: Topology, intent: Intent, netlink: ObservedNetlin
     problems += [f"topology '{other}' already has {_few(names)}" for other, names in theirs.items()]
     if problems:
         raise Conflict(_few(problems, "; "), "rename the nodes, or remove what has their names")
+
+
+def refuse_bypassed(topology: Topology, vms: VmFacts) -> None:
+    """Raise Conflict where policy is declared for a NIC whose frames never pass the switch."""
+    problems = []
+    for name, node in topology.nodes.items():
+        for mac, interface in node.interfaces.items() if isinstance(node, Vm) else ():
+            vif = vms.vif(VifKey(node.domain, mac))
+            if vif.status == "bypasses" and interface.acls and not interface.bypass:
+                problems.append(f"interfaces/{name}:{mac}: its ACLs cannot be enforced, for {vif.reason}")
+    if problems:
+        raise Conflict(
+            _few(problems, "; "),
+            "give the domain a NIC of type ethernet, bridge or network, or write 'bypass: true' to have it so",
+        )
 
 
 def _few(texts: Sequence[str], separator: str = ", ") -> str:
