@@ -134,6 +134,7 @@ class L2:
 
     name: str = "l2"
     tables: tuple[Table, ...] = (CLASSIFY, L2_LOOKUP, FLOOD, OUTPUT)
+    reads: tuple[str, ...] = ("owner", "ports", "macs", "networks")
 
     def compile(self, switch: Switch) -> Iterator[Flow]:
         """Every flow of one bridge's switching."""

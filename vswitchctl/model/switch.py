@@ -91,6 +91,11 @@ class AclSet:
     def covers(self, inbound: bool) -> bool:
         return any(rule.inbound == inbound for rule in self.rules)
 
+    @property
+    def coverage(self) -> tuple[bool, bool]:
+        """Whether it covers what comes in, and what goes out."""
+        return self.covers(inbound=True), self.covers(inbound=False)
+
 
 @dataclass(frozen=True, slots=True)
 class PortAcl:

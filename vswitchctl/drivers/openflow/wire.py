@@ -77,10 +77,11 @@ def _match_all() -> bytes:
     return pack(">HH4x", 1, 4)
 
 
-def flow_request(xid: int) -> bytes:
-    """Every flow of every table."""
-    body = pack(">HH4xB3xII4xQQ", Multipart.FLOW, 0, 0xFF, 0xFFFFFFFF, 0xFFFFFFFF, 0, 0) + _match_all()
-    return message(Kind.MULTIPART_REQUEST, xid, body)
+def flow_request(xid: int, cookie: int | None = None) -> bytes:
+    """Every flow of every table, or those of one cookie, which the switch finds without a look at others."""
+    mask = 0 if cookie is None else 0xFFFFFFFFFFFFFFFF
+    head = pack(">HH4xB3xII4x", Multipart.FLOW, 0, 0xFF, 0xFFFFFFFF, 0xFFFFFFFF)
+    return message(Kind.MULTIPART_REQUEST, xid, head + pack(">QQ", cookie or 0, mask) + _match_all())
 
 
 def monitor_request(xid: int, monitor: int) -> bytes:
