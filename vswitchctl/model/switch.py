@@ -13,12 +13,14 @@ class Membership:
 
     tag: the network's number in our registers. vid: the VLAN tag on the wire, None where untagged.
     flood: the port is in the network's broadcast tree. learn: sources seen here may be learned.
+    limit: how many of them at most.
     """
 
     tag: int
     vid: int | None
     flood: bool
     learn: bool
+    limit: int = 0
 
 
 Prefix = tuple[int, int]
@@ -155,12 +157,16 @@ class KnownAddress:
 
 @dataclass(frozen=True, slots=True)
 class SwitchNetwork:
-    """A network on this bridge. learns: somewhere it has endpoints that nobody declared."""
+    """A network on this bridge. learns: somewhere it has endpoints that nobody declared.
+
+    ageing: seconds until one of them that is silent is forgotten.
+    """
 
     tag: int
     owner: Owner
     learns: bool
     flood: tuple[int, ...]
+    ageing: int = 300
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ ND_ANSWER = Table(
 )
 _RULE_MATCHES = frozenset(
     {"acl_set", "ct_state", "ct_mark", "conj_id", "dl_type", "nw_proto", "icmp_type", "icmpv6_type"}
-    | {"tcp_dst", "udp_dst", "sctp_dst"}
+    | {"tcp_dst", "udp_dst", "sctp_dst", "ip_frag", "ct_nw_proto", "ct_tp_src", "ct_tp_dst"}
 )
 _ND_MATCHES = frozenset({"dl_type", "nw_proto", "icmpv6_type"})
 _COMMIT_MATCHES = frozenset({"denied", "rejected", "flooded", "ct_state", "ct_mark", "dl_type", "dl_dst"})

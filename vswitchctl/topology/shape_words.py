@@ -67,6 +67,8 @@ _RANGES: Final = {
     "trunk": f"a VLAN tag is {VLAN_MIN} to {VLAN_MAX}",
     "mtu": f"an MTU is {MTU_MIN} to {MTU_MAX}",
     "cost": "a cost is 1 to 65535",
+    "mac_ageing": "the ageing time is 1 to 65535 seconds",
+    "learn_limit": "a port may have 0 to 65535 learned MACs",
     "icmp_type": "an ICMP type is 0 to 255",
 }
 
