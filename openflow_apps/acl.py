@@ -196,9 +196,9 @@ class Stage:
             else:
                 for peer in peers:
                     for port in ports:
-                        yield write.verdict({**base, **peer, **port})
+                        yield from write.verdict({**base, **peer, **port})
         if write.conjunctive:
-            yield write.verdict({f.CONJ_ID: rule.conjunction})
+            yield from write.verdict({f.CONJ_ID: rule.conjunction})
 
 
 class _Writer:
@@ -212,12 +212,22 @@ class _Writer:
         self._cookie = cookie(rule.owner, rule.number)
         self.conjunctive = False
 
-    def verdict(self, match: Match) -> Flow:
+    def verdict(self, match: Match) -> Iterator[Flow]:
+        """One flow; two where only what opens a connection is logged."""
+        if self._rule.logs_opening:
+            yield self._verdict({**match, f.CT_STATE: _is(NEW)}, log=True)
+            yield self._verdict({**match, f.CT_STATE: (0, NEW)}, log=False)
+        else:
+            yield self._verdict(match, log=self._rule.log)
+
+    def _verdict(self, match: Match, log: bool) -> Flow:
         stage, rule = self._stage, self._rule
         actions: list[Action] = [load(DENIED, 1)] if rule.stateful and not rule.allow else []
         goto: Table | None = stage.next if rule.allow else None
         if rule.reject:
             actions.append(load(REJECTED, 1))
+        if log:
+            actions.append(punt(Opcode.LOG))
         if rule.stateful or rule.reject:
             goto = stage.commit
         whole: Match = {ACL_SET: self._number, **match}

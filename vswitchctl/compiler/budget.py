@@ -28,7 +28,11 @@ class AclCost:
 
 
 def rule_cost(rule: AclRule) -> int:
-    """Flows of a rule: m peers and n ports cost m + n and one for the verdict, never m times n."""
+    """Flows of a rule: m peers and n ports cost m + n and one for the verdict, never m times n.
+
+    Each verdict is two flows where one of them logs.
+    """
+    verdicts = 2 if rule.logs_opening else 1
     found, conjunctive = 0, False
     addressed = rule.peers is not None and any(term.family for term in rule.peers)
     for family in rule.families if addressed or rule.protocol is not None else (0,):
@@ -36,8 +40,8 @@ def rule_cost(rule: AclRule) -> int:
         ports = len(rule.ports) if rule.ports else 1
         both = peers > 1 and ports > 1
         conjunctive |= both
-        found += peers + ports if both else peers * ports
-    return found + conjunctive
+        found += peers + ports if both else peers * ports * verdicts
+    return found + conjunctive * verdicts
 
 
 def acl_costs(topology: Topology) -> tuple[AclCost, ...]:

@@ -54,6 +54,10 @@ TEXT = Codec(str, lambda column: column)
 TEXTS = Codec(lambda value: dict(enumerate(map(str, value))), LIST.decode)
 """A number or a text, which the model tells apart."""
 PEER = Codec(lambda value: dict(value.named), dict)
+RATE = Codec(
+    lambda value: [] if value is None else [value.rate],
+    lambda column: {"rate": column[0]} if column else None,
+)
 UNLESS_FALSE = Codec(lambda value: [] if value else [False], lambda column: column[0] if column else True)
 """True where nothing stands: so it is in rows written before the column was there."""
 
@@ -191,11 +195,13 @@ ACL_RULE = Table(
         "from": PEER,
         "to": PEER,
         "stateful": PLAIN,
+        "log": RATE,
         **_ABOUT,
     },
     stored=("position",),
     identity="",
-    renamed={"from": "peer_from", "to": "peer_to"},  # ovs' library takes no word of Python for a column
+    # ovs' library takes no word of Python for a column.
+    renamed={"from": "peer_from", "to": "peer_to", "log": "log_rate"},
 )
 ACL = Table(
     "ACL", None, {}, entity="acls/{name}", bare="rules", holds=(Held("rules", "ordered", ACL_RULE, "rules"),)

@@ -64,7 +64,7 @@ class AclRule:
     position: its place among the rules of its set, 0 first. number: the rule's in its ACL, from 1.
     families: the IP versions it can match. peers, ports: None for any. protocol: None for any.
     conjunction: a number that no other rule of the topology has; used where both lists are long.
-    reject: denied, and the sender is told.
+    reject: denied, and the sender is told. log: the daemon is told.
     """
 
     owner: Owner
@@ -80,6 +80,12 @@ class AclRule:
     ports: tuple[tuple[int, int], ...] | None
     conjunction: int
     reject: bool = False
+    log: bool = False
+
+    @property
+    def logs_opening(self) -> bool:
+        """Of a connection that it allows, the packets that open it alone are logged."""
+        return self.log and self.allow and self.stateful
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ class Opcode(IntEnum):
     """Denied before its receiver: the answer runs through the pipeline to the sender."""
     TIME_EXCEEDED = 3
     """Its TTL or hop limit ends at a gateway."""
+    LOG = 4
+    """A rule whose log is on has met it: the daemon itself writes it down, and nothing goes back."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ ACL_FROM = Table(
     50,
     "acl_from",
     matches=_RULE_MATCHES | {"nw_dst", "ipv6_dst", "dl_dst"},
-    sets=frozenset({"denied", "rejected", "conjunction"}),
+    sets=frozenset({"denied", "rejected", "conjunction", "controller"}),
     next=frozenset({"commit_from", "l2_learning"}),
     purpose="the rules for what an interface sends",
 )
@@ -137,7 +137,7 @@ ACL_TO = Table(
     100,
     "acl_to",
     matches=_RULE_MATCHES | {"nw_src", "ipv6_src", "dl_src"},
-    sets=frozenset({"denied", "rejected", "conjunction"}),
+    sets=frozenset({"denied", "rejected", "conjunction", "controller"}),
     next=frozenset({"commit_to", "output"}),
     purpose="the rules for what goes to an interface",
 )
