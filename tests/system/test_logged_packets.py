@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.system.conftest import ROOT, Stack, run, until
-from tests.system.test_acl import ask, inside, server
+from tests.system.test_acl import ask, inside, process, server
 from tests.system.test_reject import CLIENT, OTHER, WEB, closes_at_once, example, ping, told
 
 __all__ = ["told"]
@@ -61,6 +63,47 @@ def test_of_a_connection_that_is_allowed_its_first_packet_is_logged(told: tuple[
     assert all(packet.endswith(":80") for packet in found)
     (allow, _) = stack.json("acls", "web")
     assert allow["packets"] >= 4 * 3, "all of them count; SYN, ACK and data of each"
+
+
+SEND = """
+import socket, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+    asking.connect((sys.argv[1], 53))
+    asking.settimeout(5)
+    for _ in range(int(sys.argv[2])):
+        asking.send(b"x")
+        if sys.argv[3] == "answered":
+            asking.recv(10)
+"""
+RECEIVE = """
+import socket, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as answering:
+    answering.bind(("0.0.0.0", 53))
+    print("ready", flush=True)
+    while True:
+        data, asker = answering.recvfrom(10)
+        if sys.argv[1] == "answered":
+            answering.sendto(data, asker)
+"""
+
+
+@pytest.mark.parametrize(("answers", "expected"), [("silent", 3), ("answered", 1)])
+def test_of_udp_a_line_is_made_for_each_packet_until_it_is_answered(
+    told: tuple[Stack, Path], answers: str, expected: int
+) -> None:
+    """What conntrack calls new: nobody but the other side can say that it is a connection."""
+    stack, file = told
+    file.write_text(with_rules("web", action="allow", protocol="udp", ports=[53], log=True))
+    stack.apply(file)
+    with process("web", RECEIVE, answers) as receiving:
+        assert receiving.stdout is not None
+        assert receiving.stdout.readline() == "ready\n"
+        run(*inside("other", SEND, WEB[0], "3", answers))
+        run(*inside("other", SEND, WEB[0], "1", "unasked"))  # what a bridge sends up comes in order
+    until(lambda: len(lines(stack, "web")) > expected, "lines of what was sent")
+    ports = [re.findall(r":(\d+) >", line["packet"])[0] for line in lines(stack, "web")]
+    assert ports[:-1] == ports[:1] * expected
+    assert ports[-1] != ports[0]
 
 
 def test_what_a_sender_s_own_rule_denies_is_logged_at_its_interface(told: tuple[Stack, Path]) -> None:
