@@ -139,12 +139,12 @@ def test_of_a_connection_that_is_allowed_what_opens_it_alone_is_logged(
     assert len(told) == len(plain) + more
     assert often == told, "how many lines there are is the daemon's to know"
     sending = [
-        said for said in map(describe, starmap(Flow, told.items())) if "userdata=76.04" in said.actions_text
+        said for said in map(describe, starmap(Flow, told.items())) if "userdata=76.10" in said.actions_text
     ]
     assert [match in said.match_text for said, match in zip(sending, logged, strict=True)] == [True]
     assert {said.cookie for said in sending} == {cookie(Owner("lan", "acls/a"), 1)}
     assert {key: told[key] for key in plain.keys() & told.keys() if plain[key] != told[key]}.keys() <= {
-        key for key, value in told.items() if b"\x00\x03\x00\x06\x76\x04" in value
+        key for key, value in told.items() if b"\x00\x03\x00\x06\x76\x10" in value
     }, "no other flow differs"
 
 
