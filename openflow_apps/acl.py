@@ -185,7 +185,7 @@ class Stage:
     def _rule(self, rule: AclRule, number: int) -> Iterator[Flow]:
         """The flows of a rule: peers and ports as a conjunction where both are several, else each its own."""
         write = _Writer(self, rule, number)
-        for family in _families(rule):
+        for family in rule.families_apart:
             base = _base(rule, family)
             peers = _peers(rule, family, self.peer)
             ports = _ports(rule)
@@ -228,12 +228,6 @@ class _Writer:
         part = [conjunction(self._rule.conjunction, at, 2)]
         whole: Match = {ACL_SET: self._number, **match}
         return flow(self._stage.acl, self._priority, whole, part, cookie=self._cookie)
-
-
-def _families(rule: AclRule) -> tuple[int, ...]:
-    """IP versions that need flows of their own; (0,) where one flow is for both."""
-    addressed = rule.peers is not None and any(term.family for term in rule.peers)
-    return rule.families if addressed or rule.protocol is not None else (0,)
 
 
 def _base(rule: AclRule, family: int) -> dict[Field | Bits, int]:

@@ -56,11 +56,13 @@ import socket, sys
 with socket.create_connection((sys.argv[1], int(sys.argv[2])), 10) as talking:
     talking.settimeout(1.5)
     for line in sys.stdin:
-        talking.send(line.encode())
         try:
+            talking.send(line.encode())
             print(talking.recv(100).decode().strip(), flush=True)
         except TimeoutError:
             print("silence", flush=True)
+        except ConnectionResetError:
+            print("reset", flush=True)
 """
 
 
@@ -131,14 +133,19 @@ def say(talking: subprocess.Popen[str], word: str) -> str:
     return talking.stdout.readline().strip()
 
 
-@pytest.fixture
-def web(stack: Stack, tmp_path: Path) -> Iterator[tuple[Stack, Path]]:
-    file = tmp_path / "web-acl.yaml"
-    file.write_text(example())
+def apply_lan(stack: Stack, file: Path, text: str) -> None:
+    """Write and apply a topology of namespaces 'web', 'client' and 'other', ready to talk."""
+    file.write_text(text)
     stack.apply(file)
     for namespace in ("web", "client", "other"):
         # IPv6 addresses are usable once duplicate address detection is through (RFC 4862).
         run("ip", "netns", "exec", namespace, "sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0", check=False)
+
+
+@pytest.fixture
+def web(stack: Stack, tmp_path: Path) -> Iterator[tuple[Stack, Path]]:
+    file = tmp_path / "web-acl.yaml"
+    apply_lan(stack, file, example())
     yield stack, file
 
 

@@ -11,22 +11,7 @@ import pytest
 import yaml
 
 from tests.system.conftest import ROOT, Stack, run
-from tests.system.test_acl import ask, inside, process, say, server
-
-WEB, CLIENT, OTHER = ("10.1.0.11", "fd00:1::11"), ("10.1.0.21", "fd00:1::21"), ("10.1.0.22", "fd00:1::22")
-TALK = """
-import socket, sys
-with socket.create_connection((sys.argv[1], int(sys.argv[2])), 10) as talking:
-    talking.settimeout(1.5)
-    for line in sys.stdin:
-        try:
-            talking.send(line.encode())
-            print(talking.recv(100).decode().strip(), flush=True)
-        except TimeoutError:
-            print("silence", flush=True)
-        except ConnectionResetError:
-            print("reset", flush=True)
-"""
+from tests.system.test_acl import CLIENT, OTHER, TALK, WEB, apply_lan, ask, inside, process, say, server
 
 
 def example() -> str:
@@ -47,11 +32,7 @@ def changed(**rules: str) -> str:
 @pytest.fixture
 def told(stack: Stack, tmp_path: Path) -> Iterator[tuple[Stack, Path]]:
     file = tmp_path / "web-told.yaml"
-    file.write_text(example())
-    stack.apply(file)
-    for namespace in ("web", "client", "other"):
-        # IPv6 addresses are usable once duplicate address detection is through (RFC 4862).
-        run("ip", "netns", "exec", namespace, "sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0", check=False)
+    apply_lan(stack, file, example())
     yield stack, file
 
 

@@ -102,9 +102,9 @@ def test_an_acl_that_costs_too_much_is_refused_with_the_rule_that_does() -> None
     addresses = [f"10.{1 + (n >> 16)}.{n >> 8 & 255}.{n & 255}" for n in range(MOST_FLOWS)]
     groups = {"g": {"addresses": addresses}}
     rule = {**ALLOW, "from": {"group": "g"}}
-    assert [str(f) for f in over_budget(lan({"a": [rule]}, groups=groups), place)] == []
+    assert [str(f) for f in over_budget(acl_costs(lan({"a": [rule]}, groups=groups)), place)] == []
     topology = lan({"b": [ALLOW], "a": [ALLOW, rule]}, groups=groups)
-    assert [str(finding) for finding in over_budget(topology, place)] == [
+    assert [str(finding) for finding in over_budget(acl_costs(topology), place)] == [
         "lan.yaml:9: error: acls.a: 10001 flows, and 10000 are the most; "
         "rule 2 costs the most of them, 10000; "
         "name subnets in place of their addresses, and ranges in place of ports; or split the ACL"

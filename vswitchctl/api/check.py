@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vswitchctl.compiler.budget import over_budget
+from vswitchctl.compiler.budget import acl_costs, over_budget
 from vswitchctl.errors import InvalidTopology
 from vswitchctl.model.topology import Topology, link_name
 from vswitchctl.model.views import TopologyDocument
@@ -19,7 +19,7 @@ def check(document: TopologyDocument) -> None:
     findings = validate(document.topology, place)
     errors = tuple(finding for finding in findings if finding.severity == "error")
     # What something costs is known only of what is whole.
-    errors = errors or tuple(over_budget(document.topology, place))
+    errors = errors or tuple(over_budget(acl_costs(document.topology), place))
     if errors:
         raise InvalidTopology(errors)
 

@@ -66,6 +66,6 @@ def _acls(document: Document) -> tuple[tuple[AclCost, ...], tuple[Finding, ...]]
     topology = document.topology
     if topology is None:
         return (), ()
-    sources = document.sources
-    found = over_budget(topology, lambda path: place_of_source(sources.get("/".join(map(str, path)), "")))
-    return acl_costs(topology), tuple(found)
+    costs, sources = acl_costs(topology), document.sources
+    found = over_budget(costs, lambda path: place_of_source(sources.get("/".join(map(str, path)), "")))
+    return costs, tuple(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from vswitchctl.compiler.policy import acl_rules
@@ -30,8 +30,7 @@ class AclCost:
 def rule_cost(rule: AclRule) -> int:
     """Flows of a rule: m peers and n ports cost m + n and one for the verdict, never m times n."""
     found, conjunctive = 0, False
-    addressed = rule.peers is not None and any(term.family for term in rule.peers)
-    for family in rule.families if addressed or rule.protocol is not None else (0,):
+    for family in rule.families_apart:
         peers = 1 if rule.peers is None else sum(term.family in (0, family) for term in rule.peers)
         ports = len(rule.ports) if rule.ports else 1
         both = peers > 1 and ports > 1
@@ -47,9 +46,9 @@ def acl_costs(topology: Topology) -> tuple[AclCost, ...]:
     )
 
 
-def over_budget(topology: Topology, place: Callable[[Path], Place]) -> Iterator[Finding]:
+def over_budget(costs: Iterable[AclCost], place: Callable[[Path], Place]) -> Iterator[Finding]:
     """A finding for each ACL that costs more than it may. place: where a path of the topology was written."""
-    for cost in acl_costs(topology):
+    for cost in costs:
         if cost.flows > MOST_FLOWS:
             worst = max(range(len(cost.rules)), key=cost.rules.__getitem__)
             path: Path = ("acls", cost.name)

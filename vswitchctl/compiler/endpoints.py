@@ -28,11 +28,17 @@ class Range(NamedTuple):
             return False
         return not (self.address ^ other.address) >> _BITS[self.version] - self.length
 
+    @property
+    def mask(self) -> int:
+        """The bits that count, set."""
+        bits = _BITS[self.version]
+        return (1 << bits) - (1 << bits - self.length)
+
 
 _BITS = {4: 32, 6: 128}
 
 
-def _range(text: str) -> Range:
+def address_range(text: str) -> Range:
     """Of a subnet as the model has it, '10.1.0.0/24'."""
     address, _, length = text.partition("/")
     version, family = (6, AF_INET6) if ":" in text else (4, AF_INET)
@@ -40,9 +46,9 @@ def _range(text: str) -> Range:
     return Range(version, number, int(length or _BITS[version]))
 
 
-def _host(text: str) -> Range:
+def host_range(text: str) -> Range:
     """Of the one address of '10.1.0.11/24'."""
-    return _range(text.partition("/")[0])
+    return address_range(text.partition("/")[0])
 
 
 def mac_number(text: str) -> int:
@@ -72,11 +78,11 @@ def port_security(topology: Topology, end: str) -> PortSecurity | None:
 
 def _sources(interface: Interface, own_mac: int) -> Mapping[int, list[Range] | None]:
     """MAC -> addresses that go with it; None for any, as where an interface declares none."""
-    own = [_host(text) for text in interface.ip] or None
+    own = [host_range(text) for text in interface.ip] or None
     sources: dict[int, list[Range] | None] = {own_mac: own}
     for pair in interface.allowed:
         mac = own_mac if pair.mac is None else mac_number(pair.mac)
-        more = own if pair.ip is None else [_range(pair.ip)]
+        more = own if pair.ip is None else [address_range(pair.ip)]
         known = sources.get(mac, [])
         sources[mac] = None if known is None or more is None else [*known, *more]
     return sources
@@ -124,11 +130,11 @@ def own_addresses(topology: Topology) -> dict[str, tuple[tuple[int, int], ...]]:
     endpoints = topology.endpoints()
     shared: dict[str, list[tuple[str, Range]]] = defaultdict(list)
     for end, interface in endpoints.items():
-        shared[interface.network] += [(end, _range(pair.ip)) for pair in interface.allowed if pair.ip]
+        shared[interface.network] += [(end, address_range(pair.ip)) for pair in interface.allowed if pair.ip]
     return {
         end: tuple(
             (own.version, own.address)
-            for own in map(_host, interface.ip)
+            for own in map(host_range, interface.ip)
             if not any(other != end and allowed.covers(own) for other, allowed in shared[interface.network])
         )
         for end, interface in endpoints.items()

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 
+from vswitchctl.compiler.endpoints import Range, address_range, host_range, mac_number
 from vswitchctl.model.policy import MAX_RULES, Peer, Rule
 from vswitchctl.model.state import Owner
 from vswitchctl.model.switch import AclRule, AclSet, AddressTerm
 from vswitchctl.model.topology import Topology
+from vswitchctl.pipeline import fields as f
 
 Names = tuple[str, ...]
 
-PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132, "icmp": 1, "icmpv6": 58}
-"""IANA protocol numbers."""
+PROTOCOLS = {
+    "tcp": f.PROTO_TCP,
+    "udp": f.PROTO_UDP,
+    "sctp": f.PROTO_SCTP,
+    "icmp": f.PROTO_ICMP,
+    "icmpv6": f.PROTO_ICMPV6,
+}
 
 FAMILIES = {"icmp": (4,), "icmpv6": (6,)}
 
@@ -82,14 +88,14 @@ def peer_terms(topology: Topology, peer: Peer) -> Iterator[AddressTerm]:
     """The addresses that a peer stands for; none where its network or group has none."""
     ((kind, name),) = peer.named.items()
     if kind == "cidr":
-        yield _term(name)
+        yield _term(address_range(name))
     elif kind == "network":
-        yield from map(_term, topology.networks[name].subnets)
+        yield from map(_term, map(address_range, topology.networks[name].subnets))
     elif kind == "interface":
         yield from _endpoint(topology, name)
     else:
         group = topology.groups[name]
-        yield from map(_term, group.addresses)
+        yield from map(_term, map(address_range, group.addresses))
         for member in group.members:
             yield from _endpoint(topology, member)
 
@@ -98,15 +104,13 @@ def _endpoint(topology: Topology, end: str) -> Iterator[AddressTerm]:
     """An interface by its declared addresses; by its MAC where it declares none."""
     interface = topology.interface(end)
     if interface is not None and interface.ip:
-        for text in interface.ip:
-            yield _term(str(ipaddress.ip_interface(text).ip))
+        yield from map(_term, map(host_range, interface.ip))
     else:
-        yield AddressTerm(0, int(topology.endpoint_mac(end).replace(":", ""), 16), (1 << 48) - 1)
+        yield AddressTerm(0, mac_number(topology.endpoint_mac(end)), (1 << 48) - 1)
 
 
-def _term(text: str) -> AddressTerm:
-    network = ipaddress.ip_network(text)
-    return AddressTerm(network.version, int(network.network_address), int(network.netmask))
+def _term(found: Range) -> AddressTerm:
+    return AddressTerm(found.version, found.address, found.mask)
 
 
 def distinct(terms: Iterable[AddressTerm]) -> list[AddressTerm]:

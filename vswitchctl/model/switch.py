@@ -81,6 +81,12 @@ class AclRule:
     conjunction: int
     reject: bool = False
 
+    @property
+    def families_apart(self) -> tuple[int, ...]:
+        """IP versions that need flows of their own; (0,) where one flow is for both."""
+        addressed = self.peers is not None and any(term.family for term in self.peers)
+        return self.families if addressed or self.protocol is not None else (0,)
+
 
 @dataclass(frozen=True, slots=True)
 class AclSet:

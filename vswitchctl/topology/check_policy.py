@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from ipaddress import ip_network
 
 from vswitchctl.model.policy import MAX_ACLS, MAX_RULES, Peer, Rule
-from vswitchctl.model.topology import LinuxBridge, Namespace, split_end
+from vswitchctl.model.topology import Namespace, split_end
 from vswitchctl.topology.source import Path, shown
 from vswitchctl.topology.subject import Issue, Placed, Subject
 
@@ -141,15 +141,12 @@ def _stateless_first(subject: Subject, placed: Placed, path: Path) -> Iterator[I
 
 
 def _behind_linux_bridges(subject: Subject) -> Iterator[Issue]:
-    for wired in subject.wired:
-        for end, _, other in wired.nodes:
-            interface = subject.topology.interface(end)
-            if interface is None or not interface.acls:
-                continue
-            if isinstance(subject.topology.nodes.get(split_end(other)[0]), LinuxBridge):
-                node, name = split_end(end)
-                yield Issue(
-                    ("nodes", node, "interfaces", name, "acls"),
-                    f"'{end}' is behind Linux bridge '{other}', which knows no ACLs",
-                    "link it to an Open vSwitch bridge",
-                )
+    for end, linux in subject.behind_linux_bridges:
+        interface = subject.topology.interface(end)
+        if interface is not None and interface.acls:
+            node, name = split_end(end)
+            yield Issue(
+                ("nodes", node, "interfaces", name, "acls"),
+                f"'{end}' is behind Linux bridge '{linux}', which knows no ACLs",
+                "link it to an Open vSwitch bridge",
+            )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vswitchctl.model.topology import AllowedPair, LinuxBridge
+from vswitchctl.model.topology import AllowedPair
 from vswitchctl.topology.source import Path
 from vswitchctl.topology.subject import Issue, Placed, Subject
 
@@ -14,12 +14,7 @@ EXEMPTIONS = ("allowed", "dhcp_server", "router")
 
 def enforceable(subject: Subject) -> Iterator[Issue]:
     """Behind a Linux bridge endpoints share one port, and what they send to each other never comes by."""
-    shared = {
-        end: other
-        for link in subject.wired
-        for end, _, other in link.nodes
-        if isinstance(subject.node_of(other), LinuxBridge)
-    }
+    shared = dict(subject.behind_linux_bridges)
     for placed in subject.interfaces:
         linux = shared.get(placed.end)
         if linux is None:

@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
-from vswitchctl.model.topology import Interface, Link, Namespace, Network, Node, Topology, split_end
+from vswitchctl.model.topology import (
+    Interface,
+    Link,
+    LinuxBridge,
+    Namespace,
+    Network,
+    Node,
+    Topology,
+    split_end,
+)
 from vswitchctl.topology.document import Severity
 from vswitchctl.topology.nearest import one_of
 from vswitchctl.topology.source import Path, shown
@@ -101,6 +110,16 @@ class Subject:
             if a is not None and b is not None:
                 wired.append(WiredLink(number, link, a, b))
         return tuple(wired)
+
+    @cached_property
+    def behind_linux_bridges(self) -> tuple[tuple[str, str], ...]:
+        """(end, Linux bridge) of every link to one."""
+        return tuple(
+            (end, other)
+            for link in self.wired
+            for end, _, other in link.nodes
+            if isinstance(self.node_of(other), LinuxBridge)
+        )
 
     def node_of(self, end: str) -> Node | None:
         """The node of a well-formed end that exists, else None."""
