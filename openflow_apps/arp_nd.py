@@ -45,7 +45,7 @@ from vswitchctl.pipeline.fields import (
     PROTO_ICMPV6,
 )
 from vswitchctl.pipeline.registers import NETWORK
-from vswitchctl.pipeline.tables import ARP_ND, CT_FROM, ND_ANSWER, Table
+from vswitchctl.pipeline.tables import ARP_ND, ND_ANSWER, QOS_FROM, Table
 
 BROADCAST = 0xFFFFFFFFFFFF
 
@@ -63,7 +63,9 @@ _ND: Match = {ETH_TYPE: ETH_TYPE_IPV6, IP_PROTO: PROTO_ICMPV6, ICMPV6_CODE: 0}
 _SOLICITATION: Match = {**_ND, ICMPV6_TYPE: ICMPV6_NS}
 
 # Who asks for its own address announces it, or wants to know who else has it (RFC 5227): all must hear that.
-_OWN = Template(ARP_ND, NOT_FOR_US, {IN_PORT: Var("port"), **_REQUEST, ARP_TPA: Var("address")}, goto=CT_FROM)
+_OWN = Template(
+    ARP_ND, NOT_FOR_US, {IN_PORT: Var("port"), **_REQUEST, ARP_TPA: Var("address")}, goto=QOS_FROM
+)
 _ARP = Template(
     ARP_ND,
     KNOWN,
@@ -80,7 +82,7 @@ _ARP = Template(
     ],
 )
 # Without a source option it detects duplicates (RFC 4862 section 5.4.2), or has no room for ours.
-_NO_SOURCE = Template(ARP_ND, NOT_FOR_US, {**_SOLICITATION, ND_SLL: 0}, goto=CT_FROM)
+_NO_SOURCE = Template(ARP_ND, NOT_FOR_US, {**_SOLICITATION, ND_SLL: 0}, goto=QOS_FROM)
 _SOLICITED = Template(
     ARP_ND,
     KNOWN,
@@ -98,7 +100,7 @@ _SOLICITED = Template(
 )
 # The target's option is a field of advertisements only, and the frame is one only from the next table on.
 _ADVERTISE = Template(ND_ANSWER, KNOWN, {**_ND, ICMPV6_TYPE: ICMPV6_NA}, [move(ETH_SRC, ND_TLL), in_port()])
-_PASS = Template(ARP_ND, DEFAULT, {}, goto=CT_FROM)
+_PASS = Template(ARP_ND, DEFAULT, {}, goto=QOS_FROM)
 
 
 def _known(known: KnownAddress) -> Iterator[Flow]:

@@ -5,7 +5,7 @@ Tables classify, l2_lookup, flood and output. A frame that no flow names is drop
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import product
 
@@ -14,6 +14,7 @@ from vswitchctl.model.switch import Switch, SwitchNetwork, SwitchPort
 from vswitchctl.pipeline.actions import (
     VID_PRESENT,
     Action,
+    apart,
     load,
     output,
     pop_vlan,
@@ -36,6 +37,9 @@ from vswitchctl.pipeline.tables import (
     L2_LOOKUP,
     OUTPUT,
     PORT_SECURITY,
+    QOS_FROM,
+    QOS_TO,
+    UNKNOWN_STORM,
     Table,
 )
 
@@ -44,9 +48,9 @@ KNOWN, FLOODED, UNKNOWN, DEFAULT = 100, 90, 10, 0
 
 FLOODED + 1 is a further part of a flood."""
 
-FLOOD_PORTS = 1000
-"""Ports in one flow of a flood: 40 bytes each, and a flow has 64 kB (ofp_header.length). Open vSwitch ends a
-packet's way after 4,096 resubmits (ofproto-dpif-xlate.c), so no more than that can be flooded to."""
+FLOOD_PORTS = 900
+"""Ports in one flow of a flood: 40 to 72 bytes each, and a flow has 64 kB (ofp_header.length). Open vSwitch
+ends a packet's way after 4,096 resubmits (ofproto-dpif-xlate.c), so no more than that can be flooded to."""
 
 
 def _classify(tagged: bool, learn: bool, flood: bool, goto: Table) -> Template:
@@ -61,7 +65,9 @@ def _classify(tagged: bool, learn: bool, flood: bool, goto: Table) -> Template:
 
 _CLASSIFY = {
     shape: _classify(*shape)
-    for shape in product((False, True), (False, True), (False, True), (PORT_SECURITY, ARP_ND, CT_FROM))
+    for shape in product(
+        (False, True), (False, True), (False, True), (PORT_SECURITY, ARP_ND, QOS_FROM, CT_FROM)
+    )
 }
 
 _LOOKUP = Template(
@@ -73,6 +79,13 @@ _LOOKUP = Template(
 )
 _LOOKUP_GROUP = Template(L2_LOOKUP, FLOODED, {ETH_DST: (GROUP_BIT, GROUP_BIT)}, goto=FLOOD)
 _LOOKUP_UNKNOWN = Template(L2_LOOKUP, UNKNOWN, {NETWORK: Var("network")}, [resubmit(L2_LEARNED)], goto=FLOOD)
+_LOOKUP_LIMITED = Template(
+    L2_LOOKUP,
+    UNKNOWN + 1,
+    {NETWORK: Var("network"), IN_PORT: Var("port")},
+    [resubmit(L2_LEARNED)],
+    goto=UNKNOWN_STORM,
+)
 _FLOOD_FOUND = Template(FLOOD, DEFAULT, {}, goto=CT_TO)
 
 _OUTPUT_UNTAGGED = Template(
@@ -91,7 +104,9 @@ def _after_classify(port: SwitchPort) -> Table:
     """Only endpoints are checked and answered; over a link comes what was, on the bridge where it entered."""
     if port.security is not None:
         return PORT_SECURITY
-    return ARP_ND if port.endpoint else CT_FROM
+    if port.endpoint:
+        return ARP_ND
+    return CT_FROM if port.limits is None else QOS_FROM
 
 
 def _port(port: SwitchPort) -> Iterator[Flow]:
@@ -109,20 +124,60 @@ def _port(port: SwitchPort) -> Iterator[Flow]:
             yield _OUTPUT_TAGGED(mark, network=part.tag, port=port.ofport, vid=vid)
 
 
-def _network(network: SwitchNetwork, guarded: Container[int], rejecting: Container[int]) -> Iterator[Flow]:
+def _unknown(port: SwitchPort, learning: Collection[int]) -> Iterator[Flow]:
+    """What such a port sends to nobody knows whom is counted before it is flooded."""
+    if port.limits is not None and port.limits.unknown_unicast is not None:
+        for part in port.memberships:
+            if part.tag in learning:
+                yield _LOOKUP_LIMITED(cookie(port.limits.owner), network=part.tag, port=port.ofport)
+
+
+@dataclass(frozen=True, slots=True)
+class _Copies:
+    """What a flood must know of ports. ways: where a copy goes, if not to output."""
+
+    ways: Mapping[int, Table]
+    limited: Set[int]
+    rejecting: Set[int]
+
+
+def _copies(ports: Sequence[SwitchPort]) -> _Copies:
+    return _Copies(
+        {port.ofport: _way(port) for port in ports},
+        {port.ofport for port in ports if port.limits is not None and port.limits.limits_to},
+        {port.ofport for port in ports if port.acl is not None and port.acl.rejects_in},
+    )
+
+
+def _way(port: SwitchPort) -> Table:
+    """Where a copy for the port goes."""
+    if port.acl is not None:
+        return CT_TO
+    return QOS_TO if port.limits is not None and port.limits.limits_to else OUTPUT
+
+
+def _copy(port: int, by: Table, limited: bool) -> Sequence[Action]:
+    """Limited: by a meter, at once or on the next bridge."""
+    copy = (load(OUT_PORT, port), resubmit(by))
+    return [apart(*copy)] if limited else copy
+
+
+def _network(network: SwitchNetwork, copies: _Copies) -> Iterator[Flow]:
     mark = cookie(network.owner)
     if network.learns:
         yield _LOOKUP_UNKNOWN(mark, network=network.tag)
     for part, start in enumerate(range(0, len(network.flood), FLOOD_PORTS)):
         ports = network.flood[start : start + FLOOD_PORTS]
-        by = [(port, CT_TO if port in guarded else OUTPUT) for port in ports]
-        yield _flood(network, part, by, any(port in rejecting for port in ports))
+        actions = [load(COPIED, 1)] if not copies.rejecting.isdisjoint(ports) else []
+        for port in ports:
+            limited = port in copies.limited or port in network.apart
+            actions += _copy(port, copies.ways.get(port, OUTPUT), limited)
+        yield _flood(network, part, actions)
 
 
-def _flood(network: SwitchNetwork, part: int, ports: Sequence[tuple[int, Table]], mark_copies: bool) -> Flow:
-    """A copy for each port, where it goes by its table; then on to the next part where there is one."""
-    actions = [load(COPIED, 1)] if mark_copies else []
-    actions += [action for port, by in ports for action in (load(OUT_PORT, port), resubmit(by))]
+def _flood(network: SwitchNetwork, part: int, copies: Sequence[Action]) -> Flow:
+    """A copy for each port; then on to the next part where there is one."""
+    actions = list(copies)
     if part < (len(network.flood) - 1) // FLOOD_PORTS:
         actions += [load(OUT_PORT, 0), load(FLOOD_PART, part + 1), resubmit(FLOOD)]
     match: dict[Field | Bits, MatchValue] = {NETWORK: network.tag, OUT_PORT: 0, NO_FLOOD: 0}
@@ -146,10 +201,12 @@ class L2:
             yield _FLOOD_FOUND(mark)
         for port in switch.ports:
             yield from _port(port)
-        guarded = {port.ofport for port in switch.ports if port.acl is not None}
-        rejecting = {port.ofport for port in switch.ports if port.acl is not None and port.acl.rejects_in}
+        copies = _copies(switch.ports)
         for network in switch.networks:
-            yield from _network(network, guarded, rejecting)
+            yield from _network(network, copies)
+        learning = {network.tag for network in switch.networks if network.learns}
+        for port in switch.ports:
+            yield from _unknown(port, learning)
         for known in switch.macs:
             yield _LOOKUP(cookie(known.owner), network=known.tag, mac=known.mac, port=known.ofport)
 

@@ -6,6 +6,7 @@ OpenFlow that the pipeline uses, and fails on anything else.
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 os.environ.setdefault("OSKEN_HUB_TYPE", "native")
@@ -23,12 +24,15 @@ from os_ken.ofproto import ofproto_v1_4_parser as parser
 from vswitchctl.compiler.compile import compile_topology, provisional
 from vswitchctl.compiler.wiring import compile_wiring
 from vswitchctl.model.flow import FlowTable
-from vswitchctl.model.intent import Stored, allocate_tags, allocate_zones
+from vswitchctl.model.intent import Stored, allocate_meters, allocate_tags, allocate_zones
 from vswitchctl.model.state import DesiredState, Facts
 from vswitchctl.model.topology import Bridge, LinuxBridge, Topology, split_end
 from vswitchctl.pipeline.app import load_apps
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
+CLONE, OUTPUT_TRUNC = 42, 39
+"""NXAST_CLONE and NXAST_OUTPUT_TRUNC, which os-ken does not decode either."""
+
 LEARN2 = 45
 """NXAST_LEARN2, which os-ken does not decode: taken for what openflow_apps/learning.py says it learns."""
 
@@ -37,6 +41,10 @@ IN_PORT = 0xFFFFFFF8
 
 LIMIT = 2000
 """Deliveries until a frame counts as running in a circle."""
+
+
+class _Over(Exception):
+    """A meter drops the packet: nothing that comes after it is done, but for what a clone sets apart."""
 
 
 class Loop(AssertionError):
@@ -129,10 +137,14 @@ class Switch:
         for rules in self.tables.values():
             rules.sort(key=lambda rule: -rule.priority)
         self.learned: dict[tuple[tuple[str, int], ...], dict[str, int]] = {}
+        self.over: set[int] = set()
+        self.metered: list[int] = []
 
     def receive(self, frame: Frame, in_port: int) -> list[tuple[int, Frame]]:
+        """Port and frame of each copy. over: meters that drop. metered: those that frames came by."""
         state = _State(frame, in_port)
-        self._run(0, state)
+        with contextlib.suppress(_Over):
+            self._run(0, state)
         return state.out
 
     def _run(self, table: int, state: _State) -> None:
@@ -146,6 +158,10 @@ class Switch:
         for instruction in tied[0].instructions:
             if isinstance(instruction, parser.OFPInstructionGotoTable):
                 self._run(instruction.table_id, state)
+            elif isinstance(instruction, parser.OFPInstructionMeter):
+                self.metered.append(instruction.meter_id)
+                if instruction.meter_id in self.over:
+                    raise _Over
             else:
                 for action in instruction.actions:
                     self._act(action, state)
@@ -202,8 +218,25 @@ class Switch:
             self._run(action.table_id, state)
         elif kind == "NXActionUnknown" and action.subtype == LEARN2:
             self._learn(state)
+        elif kind == "NXActionUnknown" and action.subtype == CLONE:
+            self._clone(action.data, state)
         else:
             raise AssertionError(f"an action the pipeline should not use: {action}")
+
+    def _clone(self, data: bytes, state: _State) -> None:
+        """To a copy: registers and frame are as before, and a meter inside ends nothing outside."""
+        frame, regs, at = state.frame, dict(state.regs), 6
+        apart = False
+        with contextlib.suppress(_Over):
+            while at < len(data):
+                action = parser.OFPAction.parser(data, at)
+                if getattr(action, "subtype", None) == OUTPUT_TRUNC:
+                    apart = True
+                else:
+                    self._act(action, state)
+                at += int.from_bytes(data[at + 2 : at + 4], "big")
+        assert apart, "without a shortened output Open vSwitch clones nothing in the datapath"
+        state.frame, state.regs = frame, defaultdict(int, regs)
 
     def _learn(self, state: _State) -> None:
         key = (("reg0", state.regs["reg0"] & 0xFFFF), ("eth_dst", _number(state.frame.src)))
@@ -232,7 +265,13 @@ class Fabric:
 
     def __init__(self, topology: Topology) -> None:
         self.topology = topology
-        stored = Stored(topology, 1, allocate_tags(topology, {}), zones=allocate_zones(topology, {}, ()))
+        stored = Stored(
+            topology,
+            1,
+            allocate_tags(topology, {}),
+            zones=allocate_zones(topology, {}, ()),
+            meters=allocate_meters(topology, {}),
+        )
         apps = load_apps()
         first = compile_topology(stored, Facts(), apps)
         facts = provisional(first, Facts())

@@ -179,22 +179,52 @@ def _port_security(draft: _Draft, interface: dict[str, Any], number: int) -> Non
         interface["allowed"] = draft.draw(st.lists(st.sampled_from(pairs), min_size=1, max_size=3))
 
 
+STORMS = st.dictionaries(
+    st.sampled_from(["broadcast", "multicast", "unknown_unicast"]), st.sampled_from(["100pps", 7])
+)
+
+
 def _profiles(draft: _Draft) -> None:
-    for name in draft.draw(st.lists(st.sampled_from(["gold", "silver"]), unique=True)):
-        profile = {"max_rate": f"{draft.draw(st.integers(10, 1000))}mbit"}
-        draft.maybe(profile, "burst", st.just("1mbit"))
-        draft.maybe(profile, "min_rate", st.just("500kbit"))
+    """Profiles and storms, on some interfaces that no Linux bridge hides, on uplinks and on networks."""
+    for name in draft.draw(st.lists(st.sampled_from(["gold", "silver", "sure"]), unique=True)):
+        rate = f"{draft.draw(st.integers(10, 1000))}mbit"
+        profile = draft.draw(
+            st.sampled_from(
+                [{"max_rate": rate}, {"max_rate": {"in": rate}}, {"max_pps": {"out": 5}}, {"dscp": "ef"}]
+            )
+        )
+        if profile == {"max_rate": rate}:
+            draft.maybe(profile, "burst", st.just("1mbit"))
+            draft.maybe(profile, "max_pps", st.just("2kpps"))
+        if name == "sure":
+            profile["min_rate"] = "500kbit"
         draft.data.setdefault("qos", {})[name] = profile
+    named = [name for name in draft.data.get("qos", {}) if name != "sure"]
+    hidden = _hidden(draft)
+    for network in draft.data["networks"].values() if not hidden else ():
+        draft.maybe(network, "storm", STORMS)
+    for node, attributes in draft.data["nodes"].items():
+        if attributes["kind"] == "uplink":
+            draft.maybe(attributes, "storm", STORMS)
+        for name, interface in attributes.get("interfaces", {}).items():
+            if f"{node}:{name}" not in hidden:
+                draft.maybe(interface, "storm", STORMS)
+                if named:
+                    draft.maybe(interface, "qos", st.sampled_from(named))
 
 
-def _acls(draft: _Draft) -> None:
-    """A group and an ACL for each tenant, on some of its interfaces that no Linux bridge hides."""
-    hidden = {
+def _hidden(draft: _Draft) -> set[str]:
+    return {
         end
         for link in draft.data["links"]
         for end in link["ends"]
         if any(e[:3] == "lan" for e in link["ends"])
     }
+
+
+def _acls(draft: _Draft) -> None:
+    """A group and an ACL for each tenant, on some of its interfaces that no Linux bridge hides."""
+    hidden = _hidden(draft)
     for node, attributes in draft.data["nodes"].items():
         tenant = attributes.get("tenant")
         for name, interface in attributes.get("interfaces", {}).items():

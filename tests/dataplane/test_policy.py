@@ -28,7 +28,7 @@ from vswitchctl.compiler.wiring import compile_wiring
 from vswitchctl.drivers.openflow import OpenFlowDriver
 from vswitchctl.model.flow import FlowTable
 from vswitchctl.model.flow import cookie as flow_cookie
-from vswitchctl.model.intent import Stored, allocate_tags, allocate_zones
+from vswitchctl.model.intent import Stored, allocate_meters, allocate_tags, allocate_zones
 from vswitchctl.model.state import Facts, Owner
 from vswitchctl.model.topology import Topology
 from vswitchctl.pipeline.app import load_apps
@@ -111,7 +111,13 @@ class Bridge:
         assert "recirc_id" not in self.control("dpctl/dump-flows")
 
     def compiled(self, topology: Topology) -> FlowTable:
-        stored = Stored(topology, 1, allocate_tags(topology, {}), zones=allocate_zones(topology, {}, ()))
+        stored = Stored(
+            topology,
+            1,
+            allocate_tags(topology, {}),
+            zones=allocate_zones(topology, {}, ()),
+            meters=allocate_meters(topology, {}),
+        )
         wiring = compile_wiring(topology, Facts())
         ofports = {key: self.number[end] for (_, end), key in wiring.ports.items()}
         return compile_topology(stored, Facts(ofports), load_apps()).flows["br0"]

@@ -12,7 +12,7 @@ import pytest
 
 from vswitchctl.compiler.compile import compile_topology, provisional
 from vswitchctl.model.flow import Flow, priority, table_id
-from vswitchctl.model.intent import Stored, allocate_tags, allocate_zones
+from vswitchctl.model.intent import Stored, allocate_meters, allocate_tags, allocate_zones
 from vswitchctl.model.state import DesiredState, Facts, VethEnd
 from vswitchctl.model.topology import Topology
 from vswitchctl.pipeline.app import load_apps
@@ -25,7 +25,13 @@ EXAMPLES = sorted(p for p in (ROOT / "topologies").iterdir() if p.suffix in {".y
 
 
 def compiled(topology: Topology) -> DesiredState:
-    stored = Stored(topology, 1, allocate_tags(topology, {}), zones=allocate_zones(topology, {}, ()))
+    stored = Stored(
+        topology,
+        1,
+        allocate_tags(topology, {}),
+        zones=allocate_zones(topology, {}, ()),
+        meters=allocate_meters(topology, {}),
+    )
     facts = provisional(compile_topology(stored, Facts(), load_apps()), Facts())
     return compile_topology(stored, facts, load_apps())
 
@@ -93,7 +99,13 @@ def test_a_description_is_not_compiled() -> None:
 def test_without_port_numbers_there_are_devices_and_reasons_but_no_port_flows() -> None:
     topology = load(ROOT / "topologies" / "two-tenants.yaml").require()
     desired = compile_topology(
-        Stored(topology, 1, allocate_tags(topology, {}), zones=allocate_zones(topology, {}, ())),
+        Stored(
+            topology,
+            1,
+            allocate_tags(topology, {}),
+            zones=allocate_zones(topology, {}, ()),
+            meters=allocate_meters(topology, {}),
+        ),
         Facts(),
         load_apps(),
     )

@@ -10,7 +10,7 @@ import yaml
 import vswitchctl.pipeline
 from vswitchctl.compiler.compile import compile_topology
 from vswitchctl.model.flow import Flow, priority, table_id
-from vswitchctl.model.intent import Stored, allocate_tags, allocate_zones
+from vswitchctl.model.intent import Stored, allocate_meters, allocate_tags, allocate_zones
 from vswitchctl.model.state import Facts
 from vswitchctl.model.topology import Topology
 from vswitchctl.pipeline.app import load_apps
@@ -25,7 +25,13 @@ SAMPLE = Path(__file__).with_name("pipeline") / "sample.yaml"
 def sample_flows() -> list[tuple[str, str]]:
     """(table, line) of every flow of bridge br-a, in table and priority order."""
     topology = Topology.model_validate(yaml.safe_load(SAMPLE.read_text()))
-    stored = Stored(topology, 1, allocate_tags(topology, {}), zones=allocate_zones(topology, {}, ()))
+    stored = Stored(
+        topology,
+        1,
+        allocate_tags(topology, {}),
+        zones=allocate_zones(topology, {}, ()),
+        meters=allocate_meters(topology, {}),
+    )
     ports = sorted(compile_topology(stored, Facts(), load_apps()).ovs.ports)
     facts = Facts({key: number for number, key in enumerate(ports, 1)})
     flows = compile_topology(stored, facts, load_apps()).flows["br-a"]

@@ -20,7 +20,7 @@ from vswitchctl.intent.commands import zones_taken
 from vswitchctl.intent.rows import to_part
 from vswitchctl.model.flow import FlowTable, table_id
 from vswitchctl.model.flow import cookie as flow_cookie
-from vswitchctl.model.intent import ZONES, Stored, allocate_tags, allocate_zones
+from vswitchctl.model.intent import ZONES, Stored, allocate_meters, allocate_tags, allocate_zones
 from vswitchctl.model.state import Facts, Owner
 from vswitchctl.model.switch import AclSet, AddressTerm
 from vswitchctl.model.topology import Topology
@@ -47,7 +47,13 @@ def lan(acls: dict[str, Any], count: int = 3, using: int = 3, **more: Any) -> To
 
 
 def flows(topology: Topology) -> FlowTable:
-    stored = Stored(topology, 1, allocate_tags(topology, {}), zones=allocate_zones(topology, {}, ()))
+    stored = Stored(
+        topology,
+        1,
+        allocate_tags(topology, {}),
+        zones=allocate_zones(topology, {}, ()),
+        meters=allocate_meters(topology, {}),
+    )
     facts = provisional(compile_topology(stored, Facts(), load_apps()), Facts())
     return compile_topology(stored, facts, load_apps()).flows["br"]
 

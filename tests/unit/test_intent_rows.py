@@ -19,7 +19,7 @@ from vswitchctl.intent.operations import operations
 from vswitchctl.intent.rows import Part, positions, to_part, to_stored
 from vswitchctl.intent.server import DATABASE, schema_path
 from vswitchctl.intent.tables import CLAIM, CLAIMS, STATUS_COLUMNS, STATUS_TABLES, TOPOLOGY, Table
-from vswitchctl.model.intent import allocate_tags, allocate_zones
+from vswitchctl.model.intent import allocate_meters, allocate_tags, allocate_zones
 from vswitchctl.model.topology import Topology, entities
 
 SCHEMA = json.loads(schema_path().read_text())
@@ -30,7 +30,7 @@ RICH: dict[str, Any] = {
     "tenants": {"red": {"description": "first"}, "blue": {}, "amber": {}},
     "networks": {
         "web": {"tenant": "red", "subnets": ["10.9.0.0/24", "10.1.0.0/24", "2001:db8::/64"], "mtu": 9000},
-        "lan": {"tenant": "red", "vlan": 4094, "description": "tagged"},
+        "lan": {"tenant": "red", "vlan": 4094, "description": "tagged", "storm": {"broadcast": "1kpps"}},
         "blue-web": {"tenant": "blue", "subnets": ["10.9.0.0/24"], "vlan": 1, "mtu": 68},
     },
     "nodes": {
@@ -54,6 +54,8 @@ RICH: dict[str, Any] = {
                     "router": True,
                     "description": "two addresses, in this order",
                     "acls": ["web", "closed"],
+                    "qos": "gold",
+                    "storm": {"multicast": 7, "unknown_unicast": 8},
                 },
                 "eth0": {"network": "lan", "port_security": False},
             },
@@ -64,7 +66,12 @@ RICH: dict[str, Any] = {
             ],
         },
         "wan0": {"kind": "uplink", "interface": "eth8", "network": "web"},
-        "wan1": {"kind": "uplink", "interface": "eth9", "trunk": {"web": 7, "lan": 4094}},
+        "wan1": {
+            "kind": "uplink",
+            "interface": "eth9",
+            "trunk": {"web": 7, "lan": 4094},
+            "storm": {"broadcast": 9},
+        },
         "aa": {"kind": "bridge"},
     },
     "links": [
@@ -73,7 +80,16 @@ RICH: dict[str, Any] = {
         {"ends": ["aa", "zz"], "kind": "veth"},
         {"ends": ["zz", "aa"]},
     ],
-    "qos": {"gold": {"max_rate": "100mbit", "burst": "10mbit", "min_rate": "20mbit"}, "bare": {}},
+    "qos": {
+        "gold": {"max_rate": "100mbit", "burst": "10mbit", "min_rate": "20mbit", "dscp": 10, "max_pps": 5},
+        "bare": {},
+        "ways": {
+            "max_rate": {"in": "1.5 Gbit", "out": "1 gbit"},
+            "burst": {"out": "64 kbyte"},
+            "dscp": "AF41",
+        },
+        "pps": {"max_pps": {"in": "2kpps"}},
+    },
     "groups": {
         "ends": {"members": ["web1:eth1", "web1:eth0"]},
         "nets": {"addresses": ["10.0.0.0/8", "::/0"]},
@@ -99,7 +115,8 @@ RICH: dict[str, Any] = {
 def rows(topology: Topology, sources: dict[str, str] | None = None, stored: Part | None = None) -> Part:
     """The rows as a writer makes them."""
     zones = allocate_zones(topology, {}, (1, 2))
-    part = to_part(topology, sources or {}, allocate_tags(topology, {}), "hv1", stored, zones)
+    meters = allocate_meters(topology, {})
+    part = to_part(topology, sources or {}, allocate_tags(topology, {}), "hv1", stored, zones, meters)
     part.columns |= {"generation": 1, "revision": 1}
     return part
 

@@ -9,10 +9,11 @@ from vswitchctl.compiler.wiring import compile_wiring
 from vswitchctl.errors import InternalError
 from vswitchctl.model.flow import FlowTable
 from vswitchctl.model.intent import Intent, Stored
+from vswitchctl.model.meter import Meter
 from vswitchctl.model.state import DesiredState, Facts, NetlinkState, OvsState, Owner, PortKey
 from vswitchctl.model.switch import Switch
 from vswitchctl.model.topology import entities
-from vswitchctl.pipeline.app import App
+from vswitchctl.pipeline.app import App, MeterApp
 from vswitchctl.pipeline.cookies import cookie
 
 
@@ -21,18 +22,20 @@ def compile_topology(stored: Stored, facts: Facts, apps: Sequence[App]) -> Desir
     topology = stored.topology
     wiring = compile_wiring(topology, facts)
     owners = (Owner(topology.name, entity) for entity in entities(topology))
+    switches = compile_switches(stored, wiring, facts)
+    meters = {switch.name: compile_meters(switch, apps) for switch in switches}
     waiting = "Open vSwitch has not given port '{}' of bridge '{}' a number"
     return DesiredState(
         netlink=wiring.netlink,
         ovs=wiring.ovs,
-        flows={
-            switch.name: compile_flows(switch, apps) for switch in compile_switches(stored, wiring, facts)
-        },
+        flows={switch.name: compile_flows(switch, apps) for switch in switches},
         cookies={cookie(owner): owner for owner in owners},
         pending={
             wiring.ovs.ports[key].owner: waiting.format(key.name, key.bridge)
             for key in unnumbered(wiring, facts)
         },
+        meters={name: {meter.id: meter.value for meter in found} for name, found in meters.items()},
+        meter_owners={(name, meter.id): meter.owner for name, found in meters.items() for meter in found},
     )
 
 
@@ -49,6 +52,14 @@ def compile_flows(switch: Switch, apps: Sequence[App]) -> FlowTable:
             f"{count - len(table)} flows of bridge '{switch.name}' have the match of another flow"
         )
     return table
+
+
+def compile_meters(switch: Switch, apps: Sequence[App]) -> tuple[Meter, ...]:
+    """The meters that the flows of one bridge use. Raises InternalError where two have the same id."""
+    found = tuple(meter for app in apps if isinstance(app, MeterApp) for meter in app.meters(switch))
+    if len({meter.id for meter in found}) != len(found):
+        raise InternalError(f"meters of bridge '{switch.name}' have the id of another meter")
+    return found
 
 
 def provisional(desired: DesiredState, facts: Facts) -> Facts:
@@ -97,4 +108,6 @@ def merge(parts: Sequence[DesiredState]) -> DesiredState:
         whole.flows.update(part.flows)
         whole.cookies.update(part.cookies)
         whole.pending.update(part.pending)
+        whole.meters.update(part.meters)
+        whole.meter_owners.update(part.meter_owners)
     return whole

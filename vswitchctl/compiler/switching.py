@@ -12,6 +12,7 @@ from vswitchctl.compiler.endpoints import (
     own_addresses,
     port_security,
 )
+from vswitchctl.compiler.limits import limits_what_comes_in, port_limits
 from vswitchctl.compiler.policy import acl_sets
 from vswitchctl.compiler.wiring import Wiring
 from vswitchctl.model.intent import Stored
@@ -59,6 +60,9 @@ class _Switches:
         self.topology = stored.topology
         self.tags = stored.tags
         self.zones = stored.zones
+        self.meters = stored.meters
+        ends = stored.topology.endpoints()
+        self.limited_to = [end for end in ends if limits_what_comes_in(stored.topology, end)]
         self.acl_sets = acl_sets(stored.topology)
         self.strangers = networks_with_strangers(stored.topology)
         self.own_addresses = own_addresses(stored.topology)
@@ -81,7 +85,10 @@ class _Switches:
         for bridge in bridges:
             flood = self._flood(name, bridge, paths)
             self.networks[bridge].append(
-                SwitchNetwork(self.tags[name], self._owner(f"networks/{name}"), unknown, flood)
+                SwitchNetwork(
+                    *(self.tags[name], self._owner(f"networks/{name}"), unknown, flood),
+                    apart=self._apart(bridge, paths),
+                )
             )
 
     def switch(self, name: str) -> Switch:
@@ -93,6 +100,7 @@ class _Switches:
                 endpoint=self.topology.interface(towards) is not None,
                 security=port_security(self.topology, towards),
                 acl=self._acl(towards),
+                limits=port_limits(self.topology, self.meters, towards),
             )
             for towards, key, ofport in self.numbered[name]
         ]
@@ -166,6 +174,14 @@ class _Switches:
                         KnownAddress(tag, version, address, mac, here, owner)
                         for version, address in self.own_addresses[end]
                     ]
+
+    def _apart(self, bridge: str, paths: Forwarding) -> tuple[int, ...]:
+        """Links of the tree to other bridges, where limited endpoints of the network are on those."""
+        if all(paths.attached.get(end, bridge) == bridge for end in self.limited_to):
+            return ()
+        branches = (b if a == bridge else a for a, b in paths.tree if bridge in (a, b))
+        numbers = (self._ofport(bridge, other) for other in branches)
+        return tuple(sorted(number for number in numbers if number is not None))
 
     def _flood(self, network: str, bridge: str, paths: Forwarding) -> tuple[int, ...]:
         ends = [end for end, switch in paths.attached.items() if switch == bridge]

@@ -15,9 +15,9 @@ from vswitchctl.errors import Conflict, InternalError, InvalidTopology, NotFound
 from vswitchctl.intent.connection import IntentBackend
 from vswitchctl.intent.operations import operations
 from vswitchctl.intent.replica import Replica
-from vswitchctl.intent.rows import NETWORKS, Part, sources_of, to_part, zones_of
+from vswitchctl.intent.rows import NETWORKS, Part, meters_of, sources_of, to_part, zones_of
 from vswitchctl.intent.tables import APPLIED, CLAIMS, HOST, TOPOLOGY, Value
-from vswitchctl.model.intent import Stored, allocate_tags, allocate_zones, claims
+from vswitchctl.model.intent import Stored, allocate_meters, allocate_tags, allocate_zones, claims
 from vswitchctl.model.topology import Topology
 
 
@@ -57,10 +57,13 @@ class WriteTopologyCommand(BaseCommand):  # type: ignore[misc]
         tags = allocate_tags(self._topology, _tags(part))
         taken = zones_taken(self._host, self._replica.others(name))
         zones = allocate_zones(self._topology, zones_of(part) if part is not None else {}, taken)
-        desired = to_part(self._topology, self._sources, tags, self._host, part, zones)
+        meters = allocate_meters(self._topology, meters_of(part) if part is not None else {})
+        desired = to_part(self._topology, self._sources, tags, self._host, part, zones, meters)
         desired.columns["generation"] = generation if unchanged else generation + 1
         desired.columns["revision"] = revision = part.columns["revision"] if part is not None else 0
-        self.result = Stored(self._topology, desired.columns["generation"], tags, sources_of(desired), zones)
+        self.result = Stored(
+            self._topology, desired.columns["generation"], tags, sources_of(desired), zones, meters
+        )
         if desired != part:
             check_texts(desired)
             desired.columns["revision"] = revision + 1

@@ -21,6 +21,7 @@ from vswitchctl.intent.tables import (
     NAMESPACE,
     NETWORK,
     TOPOLOGY,
+    UPLINK,
     Held,
     Table,
     Value,
@@ -33,6 +34,7 @@ Key = tuple[str, int]
 
 NETWORKS = next(held.column for held in TOPOLOGY.holds if held.table is NETWORK)
 NAMESPACES = next(held.column for held in TOPOLOGY.holds if held.table is NAMESPACE)
+UPLINKS = next(held.column for held in TOPOLOGY.holds if held.table is UPLINK)
 INTERFACES = next(held.column for held in NAMESPACE.holds if held.table is INTERFACE)
 
 POSITION_STRIDE = 1 << 20
@@ -80,6 +82,7 @@ def to_part(
     host: str,
     stored: Part | None,
     zones: Mapping[str, int] | None = None,
+    meters: Mapping[str, int] | None = None,
 ) -> Part:
     """The rows that hold `topology`, without generation and revision, which only the writer knows.
 
@@ -91,6 +94,8 @@ def to_part(
     zones = zones or {}
     for end, part in interfaces_of(root):
         part.columns["zone"] = zones.get(end, 0)
+    for end, part in limited_of(root):
+        part.columns["meter"] = (meters or {}).get(end, -1) + 1
     root.parts[CLAIMS] = keyed(
         CLAIM,
         (
@@ -112,6 +117,18 @@ def interfaces_of(root: Part) -> Iterator[tuple[str, Part]]:
 def zones_of(root: Part) -> dict[str, int]:
     """Endpoint -> conntrack zone of those that have one, as stored."""
     return {end: part.columns["zone"] for end, part in interfaces_of(root) if part.columns["zone"]}
+
+
+def limited_of(root: Part) -> Iterator[tuple[str, Part]]:
+    """('node:interface' or the uplink's name, its row) of all that may have limits."""
+    yield from interfaces_of(root)
+    for part in root.parts[UPLINKS].values():
+        yield part.columns["name"], part
+
+
+def meters_of(root: Part) -> dict[str, int]:
+    """Endpoint or uplink -> number of its meters, as stored: one more in the column, where 0 is none."""
+    return {end: part.columns["meter"] - 1 for end, part in limited_of(root) if part.columns["meter"]}
 
 
 class _Item(NamedTuple):
@@ -220,7 +237,14 @@ def to_stored(root: Part) -> Stored:
         part.columns["name"]: part.columns["tag"]
         for part in sorted(root.parts[NETWORKS].values(), key=lambda part: part.columns["position"])
     }
-    return Stored(_decode(root), root.columns["generation"], tags, sources_of(root), zones_of(root))
+    return Stored(
+        _decode(root),
+        root.columns["generation"],
+        tags,
+        sources_of(root),
+        zones_of(root),
+        meters_of(root),
+    )
 
 
 def _decode(part: Part) -> Any:

@@ -6,12 +6,14 @@ holds it. A unit test compares the three (model, this mapping, schema), so nothi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from vswitchctl.model.limits import BothWays
 from vswitchctl.model.policy import Rule
 from vswitchctl.model.topology import (
     AllowedPair,
@@ -54,8 +56,30 @@ TEXT = Codec(str, lambda column: column)
 TEXTS = Codec(lambda value: dict(enumerate(map(str, value))), LIST.decode)
 """A number or a text, which the model tells apart."""
 PEER = Codec(lambda value: dict(value.named), dict)
+OPTIONAL_TEXT = Codec(
+    lambda value: [] if value is None else [str(value)], lambda column: column[0] if column else None
+)
+STORM = Codec(lambda value: {key: rate for key, rate in value if rate is not None}, dict)
 UNLESS_FALSE = Codec(lambda value: [] if value else [False], lambda column: column[0] if column else True)
 """True where nothing stands: so it is in rows written before the column was there."""
+
+
+def _ways(value: BothWays | None) -> Value:
+    """'100mbit', or 'in=10mbit out=20mbit' where directions differ: rows of older versions are texts, too."""
+    if value is None:
+        return []
+    given = {key: one for key, one in value if one is not None}
+    same = len(given) == 2 and len(set(given.values())) == 1
+    return [str(given["in"]) if same else " ".join(f"{key}={one}" for key, one in given.items())]
+
+
+def _from_ways(column: Value) -> Any:
+    if not column or "=" not in column[0]:
+        return column[0] if column else None
+    return dict(re.findall(r"(in|out)=(.+?)(?= out=|$)", column[0]))
+
+
+BOTH_WAYS = Codec(_ways, _from_ways)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,7 +134,7 @@ TENANT = Table("Tenant", Tenant, _ABOUT, entity="tenants/{name}")
 NETWORK = Table(
     "Network",
     Network,
-    {"tenant": PLAIN, "subnets": LIST, "vlan": OPTIONAL, "mtu": PLAIN, **_ABOUT},
+    {"tenant": PLAIN, "subnets": LIST, "vlan": OPTIONAL, "mtu": PLAIN, "storm": STORM, **_ABOUT},
     stored=("name", "position", "source", "tag"),
     entity="networks/{name}",
 )
@@ -143,9 +167,11 @@ INTERFACE = Table(
         "dhcp_server": PLAIN,
         "router": PLAIN,
         "acls": LIST,
+        "qos": OPTIONAL,
+        "storm": STORM,
         **_ABOUT,
     },
-    stored=("name", "position", "source", "zone"),
+    stored=("name", "position", "source", "zone", "meter"),
     entity="interfaces/{parent}:{name}",
     holds=(Held("allowed", "ordered", ALLOWED_PAIR, "allowed"),),
 )
@@ -164,7 +190,8 @@ NAMESPACE = Table(
 UPLINK = Table(
     "Uplink",
     Uplink,
-    {"interface": PLAIN, "network": OPTIONAL, "trunk": MAP, **_ABOUT},
+    {"interface": PLAIN, "network": OPTIONAL, "trunk": MAP, "storm": STORM, **_ABOUT},
+    stored=("name", "position", "source", "meter"),
     entity="nodes/{name}",
     constant={"kind": "uplink"},
 )
@@ -176,7 +203,17 @@ LINK = Table(
     named_by=link_name,
 )
 QOS = Table(
-    "QoS", Qos, {"max_rate": OPTIONAL, "burst": OPTIONAL, "min_rate": OPTIONAL, **_ABOUT}, entity="qos/{name}"
+    "QoS",
+    Qos,
+    {
+        "max_rate": BOTH_WAYS,
+        "burst": BOTH_WAYS,
+        "min_rate": OPTIONAL,
+        "max_pps": BOTH_WAYS,
+        "dscp": OPTIONAL_TEXT,
+        **_ABOUT,
+    },
+    entity="qos/{name}",
 )
 GROUP = Table("Group", Group, {"members": LIST, "addresses": LIST, **_ABOUT}, entity="groups/{name}")
 ACL_RULE = Table(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from vswitchctl.errors import Conflict
+from vswitchctl.model.meter import NUMBERS
 from vswitchctl.model.topology import VLAN_MAX, VLAN_MIN, Namespace, Topology, Uplink
 
 
@@ -17,6 +18,7 @@ class Stored:
     generation: 1 for the first write, one more for every write that changed something.
     tags: network -> VLAN tag on bridge links. sources: entity path ('nodes/web1') -> 'file:line'.
     zones: endpoint with ACLs -> its conntrack zone, which no other endpoint of the host has.
+    meters: endpoint or uplink with limits -> its number among them, of which its meters' ids are made.
     """
 
     topology: Topology
@@ -24,6 +26,7 @@ class Stored:
     tags: Mapping[str, int]
     sources: Mapping[str, str] = field(default_factory=dict)
     zones: Mapping[str, int] = field(default_factory=dict)
+    meters: Mapping[str, int] = field(default_factory=dict)
 
 
 Intent = Mapping[str, Stored]
@@ -83,6 +86,28 @@ def allocate_zones(topology: Topology, kept: Mapping[str, int], taken: Collectio
                 )
             zones[end] = zone
     return {end: zones[end] for end in ends}
+
+
+def allocate_meters(topology: Topology, kept: Mapping[str, int]) -> dict[str, int]:
+    """A number for each endpoint and uplink with limits: the one it has, else the lowest free one.
+
+    Kept, so that whoever comes or goes, the meters of the others are left as they are. Deterministic.
+    Raises Conflict where all are taken.
+    """
+    ends = topology.limited()
+    numbers = {end: kept[end] for end in ends if end in kept}
+    taken = set(numbers.values())
+    free = (number for number in NUMBERS if number not in taken)
+    for end in ends:
+        if end not in numbers:
+            number = next(free, None)
+            if number is None:
+                raise Conflict(
+                    f"no meters are left for '{end}'",
+                    f"at most {len(NUMBERS)} interfaces and uplinks of a topology have limits",
+                )
+            numbers[end] = number
+    return {end: numbers[end] for end in ends}
 
 
 def zone_claims(zones: Mapping[str, int]) -> Iterable[tuple[str, str]]:

@@ -23,6 +23,7 @@ class Kind(StrEnum):
     VETH = "veth"
     BRIDGE = "bridge"
     PORT = "port"
+    METER = "meter"
     FLOW = "flow"
 
 

@@ -197,6 +197,7 @@ class DesiredState:
 
     cookies: cookie without its rule number -> owner, so that every flow explains itself.
     pending: owner -> why something of it is not there yet (an ofport not assigned, ...).
+    meters: bridge name -> meter id -> its value (`model/meter.py`). meter_owners: (bridge, id) -> owner.
     """
 
     netlink: NetlinkState = field(default_factory=NetlinkState)
@@ -204,6 +205,8 @@ class DesiredState:
     flows: dict[str, FlowTable] = field(default_factory=dict)
     cookies: dict[int, Owner] = field(default_factory=dict)
     pending: dict[Owner, str] = field(default_factory=dict)
+    meters: dict[str, dict[int, bytes]] = field(default_factory=dict)
+    meter_owners: dict[tuple[str, int], Owner] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from vswitchctl.model.state import Owner
 
@@ -119,6 +120,41 @@ class PortAcl:
     rejects_out: bool = False
 
 
+class Limit(NamedTuple):
+    """Kilobits (of 1000 bits) or packets: so many per second, and how many at once."""
+
+    rate: int
+    burst: int
+
+
+@dataclass(frozen=True, slots=True)
+class PortLimits:
+    """What a port may do. Each limit is a meter; None: no limit. to: towards the port's device.
+
+    number: of the port among those with limits, from which its meters have their ids. dscp: 0 to 63, None
+    where packets keep theirs. Rates in kilobits, all others in packets.
+    """
+
+    owner: Owner
+    number: int
+    rate_from: Limit | None = None
+    packets_from: Limit | None = None
+    rate_to: Limit | None = None
+    packets_to: Limit | None = None
+    broadcast: Limit | None = None
+    multicast: Limit | None = None
+    unknown_unicast: Limit | None = None
+    dscp: int | None = None
+
+    @property
+    def limits_to(self) -> bool:
+        return self.rate_to is not None or self.packets_to is not None
+
+    @property
+    def limits_groups(self) -> bool:
+        return self.broadcast is not None or self.multicast is not None
+
+
 @dataclass(frozen=True, slots=True)
 class SwitchPort:
     """A port with an OpenFlow number and the networks it takes part in.
@@ -132,6 +168,7 @@ class SwitchPort:
     endpoint: bool = False
     security: PortSecurity | None = None
     acl: PortAcl | None = None
+    limits: PortLimits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,12 +198,16 @@ class KnownAddress:
 
 @dataclass(frozen=True, slots=True)
 class SwitchNetwork:
-    """A network on this bridge. learns: somewhere it has endpoints that nobody declared."""
+    """A network on this bridge. learns: somewhere it has endpoints that nobody declared.
+
+    apart: ports of the flood with limits at their other end, on another bridge.
+    """
 
     tag: int
     owner: Owner
     learns: bool
     flood: tuple[int, ...]
+    apart: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

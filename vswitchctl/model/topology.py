@@ -21,6 +21,7 @@ from pydantic import (
     StringConstraints,
 )
 
+from vswitchctl.model.limits import Bursts, Dscp, PacketRates, Rate, Rates, Storm
 from vswitchctl.model.policy import Cidr, Rule
 
 IFNAME_MAX = 15
@@ -88,42 +89,12 @@ def _one_or_many(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-_UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9, "tbit": 10**12}
-
-
-def rate_bits(value: str) -> int:
-    """'100mbit' -> 100_000_000: bits per second of a rate, bits of a burst. Decimal units, as in tc(8).
-
-    Raises ValueError where the unit is missing or unknown.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", value.strip())
-    if match is None:
-        raise ValueError("a rate is a number and a unit, e.g. 100mbit")
-    number, unit = match.groups()
-    if not unit:
-        raise ValueError(f"a rate without a unit; write {number}mbit, {number}kbit or {number}gbit")
-    if unit.lower() not in _UNITS:
-        raise ValueError(f"unknown unit '{unit}'; the units are {', '.join(_UNITS)}")
-    bits = int(float(number) * _UNITS[unit.lower()])
-    if bits <= 0:
-        raise ValueError("a rate must be above zero")
-    return bits
-
-
-def _rate(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"a rate without a unit; write {value}mbit, {value}kbit or {value}gbit")
-    rate_bits(value)
-    return value
-
-
 Mac = Annotated[str, AfterValidator(_mac)]
 Subnet = Annotated[str, AfterValidator(_network)]
 InterfaceAddress = Annotated[str, AfterValidator(_interface_address)]
 Address = Annotated[str, AfterValidator(_address)]
 AllowedAddresses = Annotated[str, AfterValidator(_allowed_addresses)]
 RouteTarget = Annotated[str, AfterValidator(_route_target)]
-Rate = Annotated[str, BeforeValidator(_rate)]
 Vlan = Annotated[int, Field(ge=VLAN_MIN, le=VLAN_MAX)]
 Mtu = Annotated[int, Field(ge=MTU_MIN, le=MTU_MAX)]
 EndText = Annotated[str, Field(description="'node' or 'node:interface'", min_length=1)]
@@ -148,6 +119,7 @@ class Network(Entity):
     subnets: tuple[Subnet, ...] = ()
     vlan: Vlan | None = Field(None, description="the tag on bridge links; chosen and kept where absent")
     mtu: Mtu = 1500
+    storm: Storm = Field(Storm(), description="limits of what each of its ports to the outside floods")
 
 
 class AllowedPair(Entity):
@@ -171,6 +143,8 @@ class Interface(Entity):
     dhcp_server: StrictBool = Field(False, description="it may send what only DHCP servers and relays send")
     router: StrictBool = Field(False, description="it may send router advertisements and redirects")
     acls: Annotated[tuple[Name, ...], BeforeValidator(_one_or_many)] = ()
+    qos: Name | None = Field(None, description="the profile of its limits")
+    storm: Storm = Field(Storm(), description="limits of what it floods, over those of its network")
 
 
 class Route(Entity):
@@ -210,6 +184,7 @@ class Uplink(Entity):
     interface: str = Field(min_length=1, max_length=IFNAME_MAX)
     network: Name | None = None
     trunk: dict[Name, Vlan] = Field(default_factory=dict)
+    storm: Storm = Field(Storm(), description="limits of what comes in by it as floods")
 
 
 Node = Annotated[Bridge | LinuxBridge | Namespace | Uplink, Field(discriminator="kind")]
@@ -224,11 +199,15 @@ class Link(Entity):
 
 
 class Qos(Entity):
-    """A named rate profile. Defined and checked here; no interface can name one until it is enforced."""
+    """A named profile of limits, for interfaces to name. Directions are seen from the interface."""
 
-    max_rate: Rate | None = None
-    burst: Rate | None = None
-    min_rate: Rate | None = None
+    max_rate: Rates | None = Field(None, description="at most so much, e.g. 100mbit")
+    burst: Bursts | None = Field(
+        None, description="so much at once above it; a quarter of a second if absent"
+    )
+    min_rate: Rate | None = Field(None, description="cannot be enforced: refused where an interface names it")
+    max_pps: PacketRates | None = Field(None, description="at most so many packets per second")
+    dscp: Dscp | None = Field(None, description="the mark of every IP packet that the interface sends")
 
 
 class Group(Entity):
@@ -273,6 +252,25 @@ class Topology(Entity):
             if isinstance(node, Namespace)
             for interface_name, interface in node.interfaces.items()
         }
+
+    def storm(self, end: str) -> Storm:
+        """The limits on floods of 'node:interface', or of an uplink: its own, then its network's."""
+        spec = self.interface(end) or self.nodes.get(end)
+        if not isinstance(spec, Interface | Uplink):
+            return Storm()
+        network = self.networks.get(spec.network or "")
+        return spec.storm.over(network.storm) if network is not None else spec.storm
+
+    def limited(self) -> tuple[str, ...]:
+        """Every 'node:interface' and uplink with a limit that takes a meter, in the document's order."""
+        uplinks = [name for name, node in self.nodes.items() if isinstance(node, Uplink)]
+        return tuple(end for end in (*self.endpoints(), *uplinks) if self._metered(end))
+
+    def _metered(self, end: str) -> bool:
+        interface = self.interface(end)
+        profile = self.qos.get(interface.qos or "") if interface is not None else None
+        rates = profile is not None and (profile.max_rate is not None or profile.max_pps is not None)
+        return rates or bool(self.storm(end))
 
     def endpoint_mac(self, end: str) -> str:
         """The declared MAC of 'node:interface', else the derived one."""

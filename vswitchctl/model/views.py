@@ -36,7 +36,7 @@ class TopologyDocument(View):
 
 class ChangeView(View):
     action: Literal["add", "change", "remove"]
-    kind: str = Field(description="namespace, linux-bridge, veth, bridge, port, flow")
+    kind: str = Field(description="namespace, linux-bridge, veth, bridge, port, meter, flow")
     name: str
     entity: str = Field(description="e.g. 'nodes/web1'")
     reason: str

@@ -26,7 +26,7 @@ VID_PRESENT = 0x1000
 
 _OUTPUT, _PUSH_VLAN, _POP_VLAN, _SET_QUEUE, _SET_FIELD, _EXPERIMENTER = 0, 17, 18, 21, 25, 0xFFFF
 _MOVE, _LOAD, _RESUBMIT_TABLE, _OUTPUT_REG, _LEARN, _CONJUNCTION, _CT, _LEARN2 = 6, 7, 14, 15, 16, 34, 35, 45
-_CONTROLLER = 37
+_OUTPUT_TRUNC, _CONTROLLER, _CLONE = 39, 37, 42
 """ofp_action_type, and Nicira subtypes of the experimenter action."""
 
 _DELETE_LEARNED = 2
@@ -197,6 +197,27 @@ def controller(userdata: bytes) -> Action:
     """
     named = pad((_u16(_USERDATA, 4 + len(userdata)) + userdata,))
     return Action("controller", _nicira(_CONTROLLER, bytes(6), *named), frozenset({"controller"}))
+
+
+OFPP_TABLE = 0xFFF9
+"""OpenFlow 1.0's 16-bit number of the flow table itself, which Nicira actions keep to."""
+
+_APART = _nicira(_OUTPUT_TRUNC, _u16(OFPP_TABLE), _u32(14))
+"""output(port=table,max_len=14): does nothing. Open vSwitch makes a clone in the datapath only where one of
+its actions cannot be undone (reversible_actions in ofproto-dpif-xlate.c), and there it sees no meter behind a
+resubmit; a shortened output is such an action, and to this port there is none."""
+
+
+def apart(*actions: Action) -> Action:
+    """Do this to a copy of the packet, so that a meter which drops the copy ends nothing else.
+
+    In the datapath a meter ends the list of actions it stands in: without this, one port of a flood that is
+    over its limit would silence all that come after it.
+    """
+    inner = [part for action in actions for part in action.parts]
+    after = next((action.goes_to for action in actions if action.goes_to is not None), None)
+    sets = frozenset[str]().union(*(action.sets for action in actions))
+    return Action("clone", _nicira(_CLONE, bytes(6), *_APART, *inner), sets, after)
 
 
 def drop() -> Action:

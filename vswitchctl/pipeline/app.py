@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from vswitchctl.errors import InternalError
 from vswitchctl.model.flow import Flow
+from vswitchctl.model.meter import Meter
 from vswitchctl.model.switch import Switch
 from vswitchctl.pipeline.tables import Table
 
@@ -24,6 +25,13 @@ class App(Protocol):
     def tables(self) -> Sequence[Table]: ...
 
     def compile(self, switch: Switch) -> Iterator[Flow]: ...
+
+
+@runtime_checkable
+class MeterApp(Protocol):
+    """An app whose flows use meters. `meters` is pure and yields every one of them for one bridge."""
+
+    def meters(self, switch: Switch) -> Iterator[Meter]: ...
 
 
 def load_apps() -> tuple[App, ...]:

@@ -16,7 +16,7 @@ from vswitchctl.pipeline.field_text import value_text
 from vswitchctl.pipeline.fields import BY_HEADER, HAS_MASK
 from vswitchctl.pipeline.tables import BY_ID
 
-_APPLY_ACTIONS, _GOTO_TABLE = 4, 1
+_APPLY_ACTIONS, _GOTO_TABLE, _METER = 4, 1, 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,4 +102,6 @@ def _instruction(kind: int, length: int, body: bytes, data: bytes) -> str:
             return actions_text(body)
         if kind == _GOTO_TABLE:
             return f"goto_table:{body[0]}"
+        if kind == _METER:
+            return f"meter:{int.from_bytes(body[:4], 'big')}"
     return f"instruction:0x{data[: max(length, 8)].hex()}"

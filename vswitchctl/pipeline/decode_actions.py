@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from struct import error as StructError
 from struct import unpack_from
 
-from vswitchctl.pipeline.actions import NICIRA, OFPP_IN_PORT
+from vswitchctl.pipeline.actions import NICIRA, OFPP_IN_PORT, OFPP_TABLE
 from vswitchctl.pipeline.field_text import value_text
 from vswitchctl.pipeline.fields import BY_HEADER, IN_PORT, Field
 
@@ -117,6 +117,15 @@ def _controller(one: bytes) -> str:
     return f"controller(userdata={one[20 : 16 + length].hex('.')})"
 
 
+def _output_trunc(one: bytes) -> str:
+    port, longest = unpack_from(">HI", one, 10)
+    return f"output(port={'TABLE' if port == OFPP_TABLE else port},max_len={longest})"
+
+
+def _clone(one: bytes) -> str:
+    return f"clone({actions_text(one[16:])})"
+
+
 def _learn(one: bytes, specs_at: int = 32) -> str:
     idle, hard, priority, cookie, flags, table = unpack_from(">HHHQHB", one, 10)
     limit = unpack_from(">I", one, 32)[0] if specs_at > 32 else 0
@@ -168,5 +177,7 @@ _NICIRA: dict[int, Callable[[bytes], str]] = {
     34: _conjunction,
     35: _ct,
     37: _controller,
+    39: _output_trunc,
+    42: _clone,
     45: _learn2,
 }

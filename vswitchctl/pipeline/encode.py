@@ -14,7 +14,7 @@ from vswitchctl.errors import InternalError
 from vswitchctl.model.flow import Flow, FlowTable
 from vswitchctl.pipeline.actions import Action, names, pad, size
 from vswitchctl.pipeline.fields import Field
-from vswitchctl.pipeline.layout import Layout, Number, Part, Term, Var
+from vswitchctl.pipeline.layout import Layout, Number, Part, Term, Var, number
 from vswitchctl.pipeline.registers import Bits
 from vswitchctl.pipeline.tables import Table
 
@@ -26,7 +26,7 @@ MatchValue = int | tuple[int | Var, int] | Var
 Match = Mapping[Field | Bits, MatchValue]
 """Field or register bits -> value. Bits of one register become one masked match."""
 
-_GOTO_TABLE, _APPLY_ACTIONS = 1, 4
+_GOTO_TABLE, _APPLY_ACTIONS, _METER = 1, 4, 6
 """ofp_instruction_type, OpenFlow 1.4.1 section 7.2.4."""
 
 _LONGEST = 0xFFFF
@@ -122,6 +122,15 @@ def _refuse_actions(table: Table, actions: Sequence[Action], goto: Table | None)
         raise InternalError(f"goto from table '{table.name}' leads back to table '{goto.name}'")
 
 
+def _metered(table: Table, meter: int | Var | None) -> list[Part]:
+    """The instruction comes first, as Open vSwitch has it: a packet over the limit meets no action."""
+    if meter is None:
+        return []
+    if "meter" not in table.sets:
+        raise InternalError(f"table '{table.name}' does not allow a meter")
+    return [_METER.to_bytes(2, "big") + (8).to_bytes(2, "big"), *number(4, meter, limit=0xFFFFFFFF)]
+
+
 def _instructions(actions: Sequence[Action], goto: Table | None) -> list[Part]:
     body = [part for action in actions for part in action.parts]
     parts: list[Part] = []
@@ -141,7 +150,8 @@ class Template:
     """A flow shape. Raises InternalError where its table does not allow it.
 
     `vars` are its variables in declared order: first those of the match, then those of the actions.
-    idle_timeout, hard_timeout: seconds, 0 for never. flags: ofp_flow_mod_flags.
+    idle_timeout, hard_timeout: seconds, 0 for never. flags: ofp_flow_mod_flags. meter: the id of a meter
+    that packets pass before anything is done; the last variable where it is one.
     """
 
     def __init__(
@@ -155,16 +165,17 @@ class Template:
         idle_timeout: int = 0,
         hard_timeout: int = 0,
         flags: int = 0,
+        meter: int | Var | None = None,
     ) -> None:
         _refuse_actions(table, actions, goto)
         matched = _match(table, match)
         self.table = table
-        self.vars = _declared(match, actions)
+        self.vars = _declared(match, actions, meter)
         columns = (_COOKIE, *self.vars)
         head = bytes([table.id]) + priority.to_bytes(2, "big")
         mark = Number(8, 0, (Term(_COOKIE),), ((_COOKIE, (1 << 64) - 1),))
-        fixed = b"".join(number.to_bytes(2, "big") for number in (idle_timeout, hard_timeout, flags))
-        value: list[Part] = [mark, fixed, *_instructions(actions, goto)]
+        fixed = b"".join(value.to_bytes(2, "big") for value in (idle_timeout, hard_timeout, flags))
+        value: list[Part] = [mark, fixed, *_metered(table, meter), *_instructions(actions, goto)]
         self._key = Layout([head, *matched], columns)
         self._value = Layout(value, columns)
         self._names = columns
@@ -204,11 +215,12 @@ class Template:
         return InternalError(f"table '{self.table.name}': {name}={value:#x} does not fit its field or mask")
 
 
-def _declared(match: Match, actions: Sequence[Action]) -> tuple[str, ...]:
+def _declared(match: Match, actions: Sequence[Action], meter: int | Var | None) -> tuple[str, ...]:
     """Variables in the order that the caller wrote them."""
     values = (wanted[0] if isinstance(wanted, tuple) else wanted for wanted in match.values())
     matched = [value.name for value in values if isinstance(value, Var)]
-    return tuple(dict.fromkeys([*matched, *names(actions)]))
+    metered = [meter.name] if isinstance(meter, Var) else []
+    return tuple(dict.fromkeys([*matched, *names(actions), *metered]))
 
 
 def _limits(columns: Sequence[str], parts: Sequence[Part]) -> tuple[int, ...]:

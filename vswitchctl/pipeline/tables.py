@@ -27,7 +27,7 @@ CLASSIFY = Table(
     "classify",
     matches=frozenset({"in_port", "vlan_vid"}),
     sets=frozenset({"network", "learn", "no_flood", "vlan_vid"}),
-    next=frozenset({"port_security", "arp_nd", "ct_from"}),
+    next=frozenset({"port_security", "arp_nd", "qos_from", "ct_from"}),
     purpose="port and VLAN tag decide the network; the tag comes off",
 )
 _ICMPV6 = frozenset({"dl_type", "nw_proto", "icmpv6_type", "icmpv6_code"})
@@ -52,7 +52,7 @@ ARP_ND = Table(
     matches=_ICMPV6 | {"in_port", "network", "dl_dst", "arp_op", "arp_tpa", "nd_target", "nd_sll"},
     sets=frozenset({"dl_src", "dl_dst", "arp_op", "arp_sha", "arp_spa", "arp_tha", "arp_tpa", "output"})
     | {"ipv6_src", "ipv6_dst", "icmpv6_type", "nd_reserved", "nd_options_type"},
-    next=frozenset({"nd_answer", "ct_from"}),
+    next=frozenset({"nd_answer", "qos_from"}),
     purpose="who asks for the MAC of a declared address has the answer from the switch",
 )
 ND_ANSWER = Table(
@@ -61,6 +61,30 @@ ND_ANSWER = Table(
     matches=_ICMPV6,
     sets=frozenset({"nd_tll", "output"}),
     purpose="the end of an answer of neighbour discovery",
+)
+QOS_FROM = Table(
+    30,
+    "qos_from",
+    matches=frozenset({"in_port", "dl_type"}),
+    sets=frozenset({"meter", "ip_dscp"}),
+    next=frozenset({"qos_from_packets", "storm", "ct_from"}),
+    purpose="how much an interface may send, and the DSCP of it",
+)
+QOS_FROM_PACKETS = Table(
+    31,
+    "qos_from_packets",
+    matches=frozenset({"in_port"}),
+    sets=frozenset({"meter"}),
+    next=frozenset({"storm", "ct_from"}),
+    purpose="how many packets it may send, where its bits are limited, too",
+)
+STORM = Table(
+    32,
+    "storm",
+    matches=frozenset({"in_port", "dl_dst"}),
+    sets=frozenset({"meter"}),
+    next=frozenset({"ct_from"}),
+    purpose="how many broadcasts and multicasts a port may send",
 )
 _RULE_MATCHES = frozenset(
     {"acl_set", "ct_state", "ct_mark", "conj_id", "dl_type", "nw_proto", "icmp_type", "icmpv6_type"}
@@ -104,9 +128,9 @@ L2_LEARNING = Table(
 L2_LOOKUP = Table(
     80,
     "l2_lookup",
-    matches=frozenset({"network", "dl_dst"}),
+    matches=frozenset({"network", "dl_dst", "in_port"}),
     sets=frozenset({"out_port"}),
-    next=frozenset({"l2_learned", "flood", "ct_to"}),
+    next=frozenset({"l2_learned", "flood", "unknown_storm", "ct_to"}),
     purpose="network and destination MAC choose the port",
 )
 L2_LEARNED = Table(
@@ -122,15 +146,23 @@ FLOOD = Table(
     "flood",
     matches=frozenset({"network", "out_port", "no_flood", "flood_part"}),
     sets=frozenset({"out_port", "flood_part", "flooded"}),
-    next=frozenset({"flood", "ct_to", "output"}),
+    next=frozenset({"flood", "ct_to", "qos_to", "output"}),
     purpose="with no port chosen, a copy for each port of the network's broadcast tree",
+)
+UNKNOWN_STORM = Table(
+    83,
+    "unknown_storm",
+    matches=frozenset({"in_port", "out_port"}),
+    sets=frozenset({"meter"}),
+    next=frozenset({"flood", "ct_to"}),
+    purpose="how many frames to unknown destinations a port may send",
 )
 CT_TO = Table(
     90,
     "ct_to",
     matches=_ND_MATCHES | {"in_port", "out_port"},
     sets=frozenset({"zone", "acl_set", "ct"}),
-    next=frozenset({"acl_to", "output"}),
+    next=frozenset({"acl_to", "qos_to"}),
     purpose="what goes to an interface with ACLs goes through conntrack in its own zone",
 )
 ACL_TO = Table(
@@ -138,7 +170,7 @@ ACL_TO = Table(
     "acl_to",
     matches=_RULE_MATCHES | {"nw_src", "ipv6_src", "dl_src"},
     sets=frozenset({"denied", "rejected", "conjunction"}),
-    next=frozenset({"commit_to", "output"}),
+    next=frozenset({"commit_to", "qos_to"}),
     purpose="the rules for what goes to an interface",
 )
 COMMIT_TO = Table(
@@ -146,8 +178,24 @@ COMMIT_TO = Table(
     "commit_to",
     matches=_COMMIT_MATCHES,
     sets=frozenset({"ct", "ct_mark", "controller"}),
-    next=frozenset({"output"}),
+    next=frozenset({"qos_to"}),
     purpose="remembers allowed connections, ends those that no longer are, tells who is rejected",
+)
+QOS_TO = Table(
+    110,
+    "qos_to",
+    matches=frozenset({"in_port", "out_port"}),
+    sets=frozenset({"meter"}),
+    next=frozenset({"qos_to_packets", "output"}),
+    purpose="how much goes to an interface",
+)
+QOS_TO_PACKETS = Table(
+    111,
+    "qos_to_packets",
+    matches=frozenset({"out_port"}),
+    sets=frozenset({"meter"}),
+    next=frozenset({"output"}),
+    purpose="how many packets go to it, where its bits are limited, too",
 )
 OUTPUT = Table(
     120,
@@ -159,11 +207,13 @@ OUTPUT = Table(
 
 TABLES: tuple[Table, ...] = (
     *(CLASSIFY, PORT_SECURITY, SOURCE_ADDRESS, ARP_ND, ND_ANSWER),
+    *(QOS_FROM, QOS_FROM_PACKETS, STORM),
     *(CT_FROM, ACL_FROM, COMMIT_FROM),
-    *(L2_LEARNING, L2_LOOKUP, L2_LEARNED, FLOOD),
-    *(CT_TO, ACL_TO, COMMIT_TO, OUTPUT),
+    *(L2_LEARNING, L2_LOOKUP, L2_LEARNED, FLOOD, UNKNOWN_STORM),
+    *(CT_TO, ACL_TO, COMMIT_TO),
+    *(QOS_TO, QOS_TO_PACKETS, OUTPUT),
 )
-"""Numbers in between are left for QoS in (30), L3 (60) and QoS out (110)."""
+"""Numbers in between are left for L3 (60)."""
 
 BY_ID: dict[int, Table] = {table.id: table for table in TABLES}
 LEARNED_IDS: frozenset[int] = frozenset(table.id for table in TABLES if table.learned)

@@ -18,7 +18,7 @@ from vswitchctl.model.intent import Intent
 from vswitchctl.model.plan import Change
 from vswitchctl.model.state import DesiredState, Facts, ObservedOvs, Owner
 from vswitchctl.reconcile.backoff import BackOff
-from vswitchctl.reconcile.protocol import IntentStore, Netlink, ObservedFlows, OpenFlow, Ovs
+from vswitchctl.reconcile.protocol import IntentStore, Netlink, ObservedFlows, ObservedMeters, OpenFlow, Ovs
 from vswitchctl.reconcile.work import Outcome, Work
 from vswitchctl.reconcile.zones import Zones
 
@@ -77,6 +77,7 @@ class Loop:
         self._stopping = False
         self._dirty_bridges: set[str] = set()
         self._flows: dict[str, ObservedFlows] = {}
+        self._meters: dict[str, ObservedMeters] = {}
         self._backoff = BackOff()
         self._generations: dict[str, int] = {}
         self._step = Step()
@@ -119,6 +120,14 @@ class Loop:
         """A bridge's flows as last read; read now where they may have changed. Raises Unreachable."""
         with self.lock:
             return self._read_flows(bridge)
+
+    def meters(self, bridge: str) -> ObservedMeters:
+        """A bridge's meters as last read; read again where its flows are. Raises Unreachable, ApplyError."""
+        with self.lock:
+            self._read_flows(bridge)
+            if bridge not in self._meters:
+                self._meters[bridge] = self.openflow.read_meters(bridge)
+            return self._meters[bridge]
 
     def facts(self, ovs: ObservedOvs) -> Facts:
         system = "system" in ovs.datapath_types and self._system_datapath()
@@ -197,6 +206,8 @@ class Loop:
             self._dirty_bridges.discard(bridge)
         if dirty or bridge not in self._flows:
             self._flows.pop(bridge, None)
+            if dirty:
+                self._meters.pop(bridge, None)
             self._flows[bridge] = self.openflow.read(bridge)
         return self._flows[bridge]
 
@@ -204,7 +215,12 @@ class Loop:
         for bridge in bridges:
             self._flows.pop(bridge, None)
 
+    def forget_meters(self, bridge: str) -> None:
+        self._meters.pop(bridge, None)
+
     def keep_flows(self, bridges: Collection[str]) -> None:
+        for gone in [bridge for bridge in self._meters if bridge not in bridges]:
+            self.forget_meters(gone)
         self.forget_flows([bridge for bridge in self._flows if bridge not in bridges])
 
     def allowed(self, changes: Sequence[Change]) -> list[Change]:

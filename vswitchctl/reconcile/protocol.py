@@ -7,6 +7,7 @@ from typing import Protocol
 
 from vswitchctl.model.flow import FlowKey, FlowTable
 from vswitchctl.model.intent import Intent
+from vswitchctl.model.meter import MeterTable
 from vswitchctl.model.plan import Change, Failure
 from vswitchctl.model.state import ObservedNetlink, ObservedOvs, PortKey
 
@@ -50,6 +51,16 @@ class ObservedFlows(Protocol):
     def learned(self) -> int: ...
 
 
+class ObservedMeters(Protocol):
+    """A bridge's meters as read back: ours, and those of others."""
+
+    @property
+    def owned(self) -> MeterTable: ...
+
+    @property
+    def foreign(self) -> MeterTable: ...
+
+
 class FlowFailure(Protocol):
     """A flow the switch refused."""
 
@@ -72,6 +83,12 @@ class OpenFlow(Protocol):
     def apply(
         self, bridge: str, add: FlowTable, remove: Collection[FlowKey], progress: Progress | None = None
     ) -> Sequence[FlowFailure]: ...
+
+    def read_meters(self, bridge: str) -> ObservedMeters: ...
+
+    def apply_meters(
+        self, bridge: str, put: MeterTable, there: Collection[int], remove: Collection[int]
+    ) -> Mapping[int, str]: ...
 
     def flush_zones(self, bridge: str, zones: Collection[int]) -> None: ...
 

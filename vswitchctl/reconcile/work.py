@@ -1,6 +1,6 @@
 """One pass over the host: what was read, what is wanted, what was done, and what could not be.
 
-    bridges; namespaces, Linux bridges, veth pairs -> ports -> flows
+    bridges; namespaces, Linux bridges, veth pairs -> ports -> meters -> flows -> meters that go
     -> (what goes) ports, bridges -> links, namespaces -> flows into conntrack zones that others had
 
 and then read back.
@@ -9,13 +9,14 @@ and then read back.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vswitchctl.errors import RetryableError, Unreachable
 from vswitchctl.model.flow import FlowKey, FlowTable, cookie
 from vswitchctl.model.intent import Intent
+from vswitchctl.model.meter import MeterTable
 from vswitchctl.model.plan import Change, Failure, Kind
 from vswitchctl.model.state import Owner, PortKey
 from vswitchctl.pipeline.cookies import without_rule
@@ -106,7 +107,11 @@ class Work:
         for bridge in self.there:
             self._on(bridge, self._look)
         for bridge in self._answering():
+            self._on(bridge, self._meter)
+        for bridge in self._answering():
             self._on(bridge, self._flow)
+        for bridge in self._answering():
+            self._on(bridge, self._unmeter)
 
     def _on(self, bridge: str, do: Callable[[str], None]) -> None:
         try:
@@ -136,6 +141,36 @@ class Work:
         self.loop.forget_flows([bridge])
         if not refused and not taken and diff(desired, self.loop.flows(bridge).owned):
             self._bridge_failed(bridge, "flows read back differ from those sent")
+
+    def _meter(self, bridge: str) -> None:
+        """Add and change meters, before flows point at them."""
+        desired, observed = self.desired.meters.get(bridge, {}), self.loop.meters(bridge).owned
+        delta = diff(desired, observed)
+        put = delta.add | {one: wanted for one, (_, wanted) in delta.change.items()}
+        if put:
+            self._apply_meters(bridge, put, delta.change, ())
+
+    def _unmeter(self, bridge: str) -> None:
+        """Remove meters, once no flow points at them any more."""
+        desired, observed = self.desired.meters.get(bridge, {}), self.loop.meters(bridge).owned
+        unused = observed.keys() - desired.keys()
+        if unused:
+            self._apply_meters(bridge, {}, (), unused)
+
+    def _apply_meters(
+        self, bridge: str, put: MeterTable, there: Collection[int], remove: Collection[int]
+    ) -> None:
+        self.loop.begin(f"meters of {bridge}", len(put) + len(remove))
+        refused = self.loop.openflow.apply_meters(bridge, put, there, sorted(remove))
+        self.loop.forget_meters(bridge)
+        self.loop.advance(len(put) + len(remove))
+        for one, reason in refused.items():
+            owner = self.desired.meter_owners.get((bridge, one))
+            self._bridge_failed(bridge, f"meter {one} was refused: {reason}", owner)
+        back = self.loop.meters(bridge).owned
+        wrong = [one for one, wanted in put.items() if one not in refused and back.get(one) != wanted]
+        if wrong:
+            self._bridge_failed(bridge, f"meters read back differ from those sent: {wrong}")
 
     def open_zones(self) -> None:
         """Empty the conntrack zones that got another interface, and let that one in.

@@ -10,7 +10,7 @@ from vswitchctl.api.service import FlowSource
 from vswitchctl.compiler.compile import compile_topology, provisional
 from vswitchctl.errors import NotFound, RetryableError
 from vswitchctl.model.flow import Flow, FlowTable, priority, table_id
-from vswitchctl.model.intent import Intent, Stored, allocate_tags, allocate_zones
+from vswitchctl.model.intent import Intent, Stored, allocate_meters, allocate_tags, allocate_zones
 from vswitchctl.model.state import DesiredState, ObservedNetlink, ObservedOvs
 from vswitchctl.model.topology import Topology, entities
 from vswitchctl.model.views import (
@@ -43,6 +43,7 @@ from vswitchctl.service.show import (
     flow_changes,
     flow_view,
     link_views,
+    meter_changes,
     tenant_view,
     topology_view,
 )
@@ -93,6 +94,7 @@ class HostService:
             allocate_tags(topology, stored.tags if stored else {}),
             document.sources,
             allocate_zones(topology, stored.zones if stored else {}, taken),
+            allocate_meters(topology, stored.meters if stored else {}),
         )
         netlink, ovs = self._loop.netlink.read(), self._loop.ovs.read()
         refuse_conflicts(topology, intent, netlink, ovs)
@@ -125,9 +127,14 @@ class HostService:
         changes = [c for c in plan_wiring(desired, netlink, ovs) if c.owner.topology == name]
         views = [change_view(change, stored.sources) for change in changes]
         counts = []
+        foreign = [f"{f.kind} {f.name}" for f in ovs.foreign]
         mine = {bridge for bridge, spec in ovs.owned.bridges.items() if spec.owner.topology == name}
         for bridge in sorted(mine | desired.flows.keys()):
             there = self._loop.flows(bridge).owned if bridge in mine else {}
+            meters = self._loop.meters(bridge) if bridge in mine else None
+            change = diff(desired.meters.get(bridge, {}), meters.owned if meters is not None else {})
+            views.extend(meter_changes(bridge, change, desired.meter_owners, stored))
+            foreign += [f"meter {bridge}:{one}" for one in (meters.foreign if meters is not None else ())]
             delta = diff(desired.flows.get(bridge, {}), there)
             if delta:
                 counts.append(
@@ -143,7 +150,7 @@ class HostService:
             changes=tuple(views),
             flows=tuple(counts),
             warnings=warnings,
-            foreign=tuple(sorted(f"{f.kind} {f.name}" for f in ovs.foreign)),
+            foreign=tuple(sorted(foreign)),
         )
 
     def apply(self, document: TopologyDocument, *, expected_generation: int | None = None) -> OperationView:

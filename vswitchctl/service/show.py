@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from vswitchctl.compiler.wiring import compile_wiring, link_kind
 from vswitchctl.model.flow import Flow, FlowKey, FlowValue
 from vswitchctl.model.intent import Stored
+from vswitchctl.model.meter import MeterValue
 from vswitchctl.model.plan import Action, Change
 from vswitchctl.model.state import DesiredState, Facts, Owner
 from vswitchctl.model.topology import Namespace, link_name
@@ -22,6 +23,7 @@ from vswitchctl.model.views import (
 )
 from vswitchctl.pipeline.cookies import without_rule
 from vswitchctl.pipeline.decode import describe
+from vswitchctl.pipeline.meters import meter_text
 from vswitchctl.reconcile.delta import Delta
 from vswitchctl.reconcile.loop import Pass
 from vswitchctl.reconcile.work import Outcome
@@ -165,6 +167,30 @@ def flow_changes(
             reason=_FLOW_REASONS[action],
             source=stored.sources.get(view.entity.partition("/")[2]),
             detail=f"{old} -> {view.actions}" if old else view.actions,
+        )
+
+
+def meter_changes(
+    bridge: str, delta: Delta[int, MeterValue], owners: Mapping[tuple[str, int], Owner], stored: Stored
+) -> Iterable[ChangeView]:
+    """Meters say little by their number, so each names its limit. One that goes has no entity any more."""
+    rows = [(Action.ADD, one, meter_text(value)) for one, value in delta.add.items()]
+    rows += [
+        (Action.CHANGE, one, f"{meter_text(old)} -> {meter_text(value)}")
+        for one, (old, value) in delta.change.items()
+    ]
+    rows += [(Action.REMOVE, one, meter_text(value)) for one, value in delta.remove.items()]
+    for action, one, detail in rows:
+        owner = owners.get((bridge, one))
+        entity = f"nodes/{bridge}" if owner is None else owner.entity
+        yield ChangeView(
+            action=action.value,
+            kind="meter",
+            name=f"{bridge}:{one}",
+            entity=entity,
+            reason=_FLOW_REASONS[action],
+            source=stored.sources.get(entity),
+            detail=detail,
         )
 
 

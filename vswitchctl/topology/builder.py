@@ -46,6 +46,7 @@ class TopologyBuilder:
         subnets: Iterable[str] = (),
         vlan: int | None = None,
         mtu: int | None = None,
+        storm: Mapping[str, int | str] | None = None,
         description: str = "",
     ) -> Self:
         keys = {
@@ -53,6 +54,7 @@ class TopologyBuilder:
             "subnets": _listed(subnets),
             "vlan": vlan,
             "mtu": mtu,
+            "storm": None if storm is None else dict(storm),
             "description": description,
         }
         return self._named("networks", name, keys)
@@ -78,10 +80,17 @@ class TopologyBuilder:
         interface: str,
         network: str | None = None,
         trunk: Mapping[str, int] | None = None,
+        storm: Mapping[str, int | str] | None = None,
         description: str = "",
     ) -> Self:
         """A device of the host. network: untagged. trunk: network -> VLAN tag on the wire."""
-        keys = {"interface": interface, "network": network, "trunk": trunk, "description": description}
+        keys = {
+            "interface": interface,
+            "network": network,
+            "trunk": trunk,
+            "storm": None if storm is None else dict(storm),
+            "description": description,
+        }
         return self._named("nodes", name, {"kind": "uplink", **keys})
 
     def interface(
@@ -98,6 +107,8 @@ class TopologyBuilder:
         dhcp_server: bool | None = None,
         router: bool | None = None,
         acls: str | Iterable[str] = (),
+        qos: str | None = None,
+        storm: Mapping[str, int | str] | None = None,
         description: str = "",
     ) -> Self:
         """An interface of a namespace named before. allowed: pairs, each of 'mac', 'ip' or both."""
@@ -111,6 +122,8 @@ class TopologyBuilder:
             "dhcp_server": dhcp_server,
             "router": router,
             "acls": _listed(acls),
+            "qos": qos,
+            "storm": None if storm is None else dict(storm),
             "description": description,
         }
         namespace = self._namespace(node, f"interface '{name}'")
@@ -140,12 +153,22 @@ class TopologyBuilder:
         self,
         name: str,
         *,
-        max_rate: str | None = None,
-        burst: str | None = None,
+        max_rate: str | Mapping[str, str] | None = None,
+        burst: str | Mapping[str, str] | None = None,
         min_rate: str | None = None,
+        max_pps: int | str | Mapping[str, int | str] | None = None,
+        dscp: int | str | None = None,
         description: str = "",
     ) -> Self:
-        keys = {"max_rate": max_rate, "burst": burst, "min_rate": min_rate, "description": description}
+        """A profile of limits. A mapping has 'in', 'out' or both, seen from the interface."""
+        keys = {
+            "max_rate": max_rate,
+            "burst": burst,
+            "min_rate": min_rate,
+            "max_pps": max_pps,
+            "dscp": dscp,
+            "description": description,
+        }
         return self._named("qos", name, keys)
 
     def group(

@@ -8,9 +8,7 @@ from vswitchctl.model.topology import (
     VLAN_MAX,
     LinuxBridge,
     Namespace,
-    Qos,
     Uplink,
-    rate_bits,
     split_end,
 )
 from vswitchctl.topology.source import Path, shown
@@ -115,26 +113,6 @@ def uplinks_share(subject: Subject) -> Iterator[Issue]:
                     ("nodes", name), message, "a loop, if both lead to one LAN: use one of them", "warning"
                 )
             seen.setdefault(network, name)
-
-
-def qos_profiles(subject: Subject) -> Iterator[Issue]:
-    for name, profile in subject.topology.qos.items():
-        path: Path = ("qos", name)
-        if profile.max_rate is None and profile.min_rate is None and profile.burst is None:
-            yield Issue(path, "a profile without any rate", "add e.g. 'max_rate: 100mbit'")
-        yield from _above_max(path, profile)
-
-
-def _above_max(path: Path, profile: Qos) -> Iterator[Issue]:
-    if profile.max_rate is None:
-        if profile.burst is not None:
-            yield Issue((*path, "burst"), "a burst without a max_rate limits nothing", "add 'max_rate: ...'")
-        return
-    for key, what in (("min_rate", "the guaranteed rate"), ("burst", "a burst of more than a second")):
-        rate = getattr(profile, key)
-        if rate is not None and rate_bits(rate) > rate_bits(profile.max_rate):
-            message = f"{rate} is above max_rate, {profile.max_rate}: {what} cannot be kept"
-            yield Issue((*path, key), message, f"at most {profile.max_rate}")
 
 
 def expectations(subject: Subject) -> Iterator[Issue]:

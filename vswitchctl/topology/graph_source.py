@@ -30,6 +30,7 @@ NESTED: Final = frozenset(
         "ends",
         "acls",
         "groups",
+        "storm",
     )
 )
 """Attributes that hold lists or mappings; as a text (GraphML has scalars only) they are JSON."""

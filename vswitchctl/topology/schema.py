@@ -11,6 +11,7 @@ import re
 import sys
 from typing import Any, Final
 
+from vswitchctl.model.limits import DSCP
 from vswitchctl.model.policy import PROTOCOLS
 from vswitchctl.model.topology import Topology
 
@@ -27,6 +28,26 @@ _RATE: Final = {
     "type": "string",
     "pattern": r"^\s*\d+(\.\d+)?\s*([kKmMgGtT]?[bB][iI][tT])\s*$",
     "examples": ["100mbit", "1.5gbit"],
+}
+_BURST: Final = {
+    "type": "string",
+    "pattern": r"^\s*\d+(\.\d+)?\s*([kKmMgGtT]?[bB][iI][tT]|[kKmMgG]?[bB][yY][tT][eE])\s*$",
+    "examples": ["1mbit", "64kbyte"],
+}
+_PACKETS: Final = {
+    "anyOf": [
+        {"type": "integer", "minimum": 1, "maximum": 4294967295},
+        {"type": "string", "pattern": r"^\s*\d+\s*([kKmM]?[pP][pP][sS])?\s*$"},
+    ],
+    "examples": ["100pps", "2kpps"],
+}
+_DSCP: Final = {
+    "anyOf": [
+        {"enum": list(DSCP)},
+        {"type": "integer", "minimum": 0, "maximum": 63},
+        {"type": "string", "pattern": r"^\d{1,2}$"},
+    ],
+    "examples": ["af41", "ef", 10],
 }
 _MAC: Final = {
     "type": "string",
@@ -61,6 +82,11 @@ def _list_of(item: dict[str, Any], *examples: Any) -> dict[str, Any]:
     return {"type": "array", "items": item, **({"examples": list(examples)} if examples else {})}
 
 
+def _ways(one: dict[str, Any], definition: str) -> dict[str, Any]:
+    """One value for both directions, or one for each."""
+    return {"anyOf": [one, {"$ref": f"#/$defs/{definition}"}]}
+
+
 _KEYS: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("Network", "subnets"): _list_of(_PREFIXED, ["10.1.0.0/24"], ["10.1.0.0/24", "fd00:1::/64"]),
     ("Interface", "ip"): {
@@ -82,9 +108,15 @@ _KEYS: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("Peer", "cidr"): {"anyOf": [_CIDR, {"type": "null"}]},
     ("Route", "to"): {"anyOf": [{"const": "default"}, _PREFIXED], "examples": ["default", "10.2.0.0/24"]},
     ("Route", "via"): {**_ADDRESS, "examples": ["10.1.0.1"]},
-    ("Qos", "max_rate"): _RATE,
-    ("Qos", "burst"): _RATE,
+    ("Qos", "max_rate"): _ways(_RATE, "RateBothWays"),
+    ("Qos", "burst"): _ways(_BURST, "BurstBothWays"),
     ("Qos", "min_rate"): _RATE,
+    ("Qos", "max_pps"): _ways(_PACKETS, "PacketsBothWays"),
+    ("Qos", "dscp"): _DSCP,
+    **{("RateBothWays", way): _RATE for way in ("in", "out")},
+    **{("BurstBothWays", way): _BURST for way in ("in", "out")},
+    **{("PacketsBothWays", way): _PACKETS for way in ("in", "out")},
+    **{("Storm", kind): _PACKETS for kind in ("broadcast", "multicast", "unknown_unicast")},
 }
 """What the model's validators check, as patterns: (definition, key) -> schema."""
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from vswitchctl.model.limits import RateBothWays, Storm
 from vswitchctl.model.policy import Peer, Rule
 from vswitchctl.model.topology import (
     MTU_MAX,
@@ -89,6 +90,10 @@ def _keys(loc: tuple[str | int, ...]) -> tuple[str, ...]:
     match loc:
         case (str(section), _) if section in _ENTRIES:
             model = _ENTRIES[section]
+        case (*_, "storm"):
+            model = Storm
+        case ("qos", _, "max_rate" | "burst" | "max_pps"):
+            model = RateBothWays
         case ("nodes", _, _, "interfaces", _):
             model = Interface
         case ("nodes", _, _, "interfaces", _, "allowed", _):

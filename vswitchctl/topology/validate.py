@@ -11,6 +11,7 @@ from vswitchctl.topology import (
     check_links,
     check_names,
     check_policy,
+    check_qos,
     check_references,
     check_security,
 )
@@ -28,7 +29,7 @@ CHECKS: Final[tuple[Callable[[Subject], Iterator[Issue]], ...]] = (
     check_references.vlan_tags,
     check_references.uplink_networks,
     check_references.uplinks_share,
-    check_references.qos_profiles,
+    check_qos.profiles,
     check_references.expectations,
     check_links.ends_exist,
     check_links.kinds_possible,
@@ -53,6 +54,7 @@ CHECKS: Final[tuple[Callable[[Subject], Iterator[Issue]], ...]] = (
     check_policy.groups,
     check_policy.rules,
     check_policy.interfaces,
+    check_qos.interfaces,
 )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from openflow_apps.session import Send, Sessions
 from vswitchctl.drivers.openflow.channel import Channel, Reply
+from vswitchctl.drivers.openflow.meters import ObservedMeters, program_meters, read_meters
 from vswitchctl.drivers.openflow.observed import (
     FlowFailure,
     MalformedReplyError,
@@ -22,6 +23,7 @@ from vswitchctl.drivers.openflow.program import error_text, program
 from vswitchctl.drivers.openflow.wire import HEADER, Kind, barrier, flow_request, flush_zone
 from vswitchctl.errors import ApplyError, Unreachable
 from vswitchctl.model.flow import FlowKey, FlowTable
+from vswitchctl.model.meter import MeterValue
 
 SESSION_TIMEOUT = 5.0
 """Seconds to wait for a session that is being taken up."""
@@ -105,6 +107,21 @@ class OpenFlowDriver:
         """
         with self._channel(bridge) as channel:
             return program(channel, add, remove, REPLY_TIMEOUT, progress or (lambda count: None))
+
+    def read_meters(self, bridge: str) -> ObservedMeters:
+        """Every meter of the bridge. Raises Unreachable, or ApplyError where its datapath has none."""
+        with self._channel(bridge) as channel:
+            return read_meters(channel, REPLY_TIMEOUT)
+
+    def apply_meters(
+        self, bridge: str, put: Mapping[int, MeterValue], there: Collection[int], remove: Collection[int]
+    ) -> dict[int, str]:
+        """Add or modify (those in `there`) and remove meters: id -> why the switch refused it.
+
+        A meter that is removed takes the flows with it that still use it. Raises Unreachable.
+        """
+        with self._channel(bridge) as channel:
+            return program_meters(channel, put, there, remove, REPLY_TIMEOUT)
 
     def flush_zones(self, bridge: str, zones: Collection[int]) -> None:
         """Forget every connection in these conntrack zones of the bridge's datapath.

@@ -34,6 +34,7 @@ class Multipart(IntEnum):
     """ofp_multipart_type, section 7.3.5."""
 
     FLOW = 1
+    METER_CONFIG = 10
     FLOW_MONITOR = 16
 
 
@@ -85,6 +86,30 @@ def flow_request(xid: int, table: int = 0xFF) -> bytes:
     """Every flow of a table; of every table (OFPTT_ALL) where none is given."""
     body = pack(">HH4xB3xII4xQQ", Multipart.FLOW, 0, table, 0xFFFFFFFF, 0xFFFFFFFF, 0, 0) + _match_all()
     return message(Kind.MULTIPART_REQUEST, xid, body)
+
+
+class MeterCommand(IntEnum):
+    """ofp_meter_mod_command, section 7.3.4.4."""
+
+    ADD = 0
+    MODIFY = 1
+    DELETE = 2
+
+
+_ALL_METERS = 0xFFFFFFFF
+"""OFPM_ALL."""
+
+
+def meter_request(xid: int) -> bytes:
+    """Every meter of the bridge."""
+    return message(Kind.MULTIPART_REQUEST, xid, pack(">HH4xI4x", Multipart.METER_CONFIG, 0, _ALL_METERS))
+
+
+def meter_mod(xid: int, command: MeterCommand, identifier: int, value: bytes = b"\0\0") -> bytes:
+    """value: flags (2 bytes) and bands, as `model/meter.py` has it."""
+    return message(
+        Kind.METER_MOD, xid, command.to_bytes(2, "big") + value[:2] + pack(">I", identifier) + value[2:]
+    )
 
 
 def monitor_request(xid: int, monitor: int) -> bytes:
