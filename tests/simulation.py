@@ -34,7 +34,8 @@ CLONE, OUTPUT_TRUNC = 42, 39
 """NXAST_CLONE and NXAST_OUTPUT_TRUNC, which os-ken does not decode either."""
 
 LEARN2 = 45
-"""NXAST_LEARN2, which os-ken does not decode: taken for what openflow_apps/learning.py says it learns."""
+"""NXAST_LEARN2, which os-ken does not decode: its cookie and limit count, and what it learns is taken for
+what openflow_apps/learning.py says."""
 
 IN_PORT = 0xFFFFFFF8
 """OFPP_IN_PORT."""
@@ -139,6 +140,7 @@ class Switch:
         self.learned: dict[tuple[tuple[str, int], ...], dict[str, int]] = {}
         self.over: set[int] = set()
         self.metered: list[int] = []
+        self.learned_by: dict[tuple[tuple[str, int], ...], int] = {}
 
     def receive(self, frame: Frame, in_port: int) -> list[tuple[int, Frame]]:
         """Port and frame of each copy. over: meters that drop. metered: those that frames came by."""
@@ -217,7 +219,7 @@ class Switch:
         elif kind == "NXActionResubmitTable":
             self._run(action.table_id, state)
         elif kind == "NXActionUnknown" and action.subtype == LEARN2:
-            self._learn(state)
+            self._learn(action.data, state)
         elif kind == "NXActionUnknown" and action.subtype == CLONE:
             self._clone(action.data, state)
         else:
@@ -238,9 +240,12 @@ class Switch:
         assert apart, "without a shortened output Open vSwitch clones nothing in the datapath"
         state.frame, state.regs = frame, defaultdict(int, regs)
 
-    def _learn(self, state: _State) -> None:
+    def _learn(self, spec: bytes, state: _State) -> None:
         key = (("reg0", state.regs["reg0"] & 0xFFFF), ("eth_dst", _number(state.frame.src)))
-        self.learned[key] = {"reg1": state.in_port}
+        (cookie,), (limit,) = struct.unpack_from("!Q", spec, 6), struct.unpack_from("!I", spec, 22)
+        if sum(other == cookie for other in self.learned_by.values()) < limit:
+            self.learned[key] = {"reg1": state.in_port}
+            self.learned_by[key] = cookie
 
     def _consult_learned(self, state: _State) -> None:
         key = (("reg0", state.regs["reg0"] & 0xFFFF), ("eth_dst", _number(state.frame.dst)))

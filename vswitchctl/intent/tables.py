@@ -16,6 +16,8 @@ from pydantic import BaseModel
 from vswitchctl.model.limits import BothWays
 from vswitchctl.model.policy import Rule
 from vswitchctl.model.topology import (
+    LEARN_LIMIT,
+    MAC_AGEING,
     AllowedPair,
     Bridge,
     Expect,
@@ -60,8 +62,21 @@ OPTIONAL_TEXT = Codec(
     lambda value: [] if value is None else [str(value)], lambda column: column[0] if column else None
 )
 STORM = Codec(lambda value: {key: rate for key, rate in value if rate is not None}, dict)
-UNLESS_FALSE = Codec(lambda value: [] if value else [False], lambda column: column[0] if column else True)
-"""True where nothing stands: so it is in rows written before the column was there."""
+RATE = Codec(
+    lambda value: [] if value is None else [value.rate],
+    lambda column: {"rate": column[0]} if column else None,
+)
+
+
+def unless(default: Any) -> Codec:
+    """The default where nothing stands: so it is in rows written before the column was there."""
+    return Codec(
+        lambda value: [] if value == default else [value], lambda column: column[0] if column else default
+    )
+
+
+UNLESS_FALSE = unless(True)
+LEARNED = unless(LEARN_LIMIT)
 
 
 def _ways(value: BothWays | None) -> Value:
@@ -134,7 +149,15 @@ TENANT = Table("Tenant", Tenant, _ABOUT, entity="tenants/{name}")
 NETWORK = Table(
     "Network",
     Network,
-    {"tenant": PLAIN, "subnets": LIST, "vlan": OPTIONAL, "mtu": PLAIN, "storm": STORM, **_ABOUT},
+    {
+        "tenant": PLAIN,
+        "subnets": LIST,
+        "vlan": OPTIONAL,
+        "mtu": PLAIN,
+        "mac_ageing": unless(MAC_AGEING),
+        "storm": STORM,
+        **_ABOUT,
+    },
     stored=("name", "position", "source", "tag"),
     entity="networks/{name}",
 )
@@ -144,7 +167,7 @@ BRIDGE = Table(
 LINUX_BRIDGE = Table(
     "Linux_Bridge",
     LinuxBridge,
-    {"network": PLAIN, **_ABOUT},
+    {"network": PLAIN, "learn_limit": LEARNED, **_ABOUT},
     entity="nodes/{name}",
     constant={"kind": "linux-bridge"},
 )
@@ -169,6 +192,7 @@ INTERFACE = Table(
         "acls": LIST,
         "qos": OPTIONAL,
         "storm": STORM,
+        "learn_limit": LEARNED,
         **_ABOUT,
     },
     stored=("name", "position", "source", "zone", "meter"),
@@ -190,7 +214,14 @@ NAMESPACE = Table(
 UPLINK = Table(
     "Uplink",
     Uplink,
-    {"interface": PLAIN, "network": OPTIONAL, "trunk": MAP, "storm": STORM, **_ABOUT},
+    {
+        "interface": PLAIN,
+        "network": OPTIONAL,
+        "trunk": MAP,
+        "learn_limit": LEARNED,
+        "storm": STORM,
+        **_ABOUT,
+    },
     stored=("name", "position", "source", "meter"),
     entity="nodes/{name}",
     constant={"kind": "uplink"},
@@ -228,11 +259,13 @@ ACL_RULE = Table(
         "from": PEER,
         "to": PEER,
         "stateful": PLAIN,
+        "log": RATE,
         **_ABOUT,
     },
     stored=("position",),
     identity="",
-    renamed={"from": "peer_from", "to": "peer_to"},  # ovs' library takes no word of Python for a column
+    # ovs' library takes no word of Python for a column.
+    renamed={"from": "peer_from", "to": "peer_to", "log": "log_rate"},
 )
 ACL = Table(
     "ACL", None, {}, entity="acls/{name}", bare="rules", holds=(Held("rules", "ordered", ACL_RULE, "rules"),)

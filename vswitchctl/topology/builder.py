@@ -65,10 +65,11 @@ class TopologyBuilder:
             "nodes", name, {"kind": "bridge", "datapath": datapath, "description": description}
         )
 
-    def linux_bridge(self, name: str, *, network: str, description: str = "") -> Self:
-        return self._named(
-            "nodes", name, {"kind": "linux-bridge", "network": network, "description": description}
-        )
+    def linux_bridge(
+        self, name: str, *, network: str, learn_limit: int | None = None, description: str = ""
+    ) -> Self:
+        keys = {"network": network, "learn_limit": learn_limit, "description": description}
+        return self._named("nodes", name, {"kind": "linux-bridge", **keys})
 
     def namespace(self, name: str, *, tenant: str, description: str = "") -> Self:
         return self._named("nodes", name, {"kind": "namespace", "tenant": tenant, "description": description})
@@ -80,6 +81,7 @@ class TopologyBuilder:
         interface: str,
         network: str | None = None,
         trunk: Mapping[str, int] | None = None,
+        learn_limit: int | None = None,
         storm: Mapping[str, int | str] | None = None,
         description: str = "",
     ) -> Self:
@@ -88,6 +90,7 @@ class TopologyBuilder:
             "interface": interface,
             "network": network,
             "trunk": trunk,
+            "learn_limit": learn_limit,
             "storm": None if storm is None else dict(storm),
             "description": description,
         }
@@ -107,6 +110,7 @@ class TopologyBuilder:
         dhcp_server: bool | None = None,
         router: bool | None = None,
         acls: str | Iterable[str] = (),
+        learn_limit: int | None = None,
         qos: str | None = None,
         storm: Mapping[str, int | str] | None = None,
         description: str = "",
@@ -122,6 +126,7 @@ class TopologyBuilder:
             "dhcp_server": dhcp_server,
             "router": router,
             "acls": _listed(acls),
+            "learn_limit": learn_limit,
             "qos": qos,
             "storm": None if storm is None else dict(storm),
             "description": description,
