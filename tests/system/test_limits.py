@@ -259,7 +259,6 @@ def test_meters_come_back_with_open_vswitch_and_those_of_others_are_left(
 ) -> None:
     stack, file = limited
     stack.ofctl("add-meter", "br-fast", "meter=7,kbps,bands=type=drop,rate=5")
-    stack.ofctl("add-meter", "br-fast", "meter=controller,pktps,bands=type=drop,rate=5")
     ours = {one: text for one, text in meters(stack).items() if one != 7}
     victim = next(one for one in ours)
     stack.ofctl("del-meter", "br-fast", f"meter={victim}")
