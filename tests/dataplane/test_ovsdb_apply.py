@@ -419,3 +419,69 @@ def test_thousand_ports_fit_one_transaction(make_ovs: Callable[..., Ovs]) -> Non
     finally:
         driver.close()
     assert len(set(ofports.values())) == 1000
+
+
+def test_tc_settings_of_others_survive(ovs: Ovs, driver: WatchedDriver, host_ns: HostNamespace) -> None:
+    """Open vSwitch takes the qdisc of a device away when it opens its port, unless a QoS row says otherwise."""
+    veths(host_ns, "p1", "p2", "p3")
+    tbf = ("root", "tbf", "rate", "50mbit", "burst", "100k", "latency", "50ms")
+    for name in ("p1", "p2"):
+        host_ns.run("tc", "qdisc", "add", "dev", name, *tbf)
+    ovs.vsctl("add-br", "br-x", "--", "set", "bridge", "br-x", "datapath_type=netdev")
+    ovs.vsctl("add-port", "br-x", "p2")
+    assert "tbf" not in host_ns.run("tc", "qdisc", "show", "dev", "p2"), "so it does by itself"
+
+    assert driver.apply([add("br-a"), add(PortKey("br-a", "p1")), add(PortKey("br-a", "p3"))]) == []
+    assert driver.wait_ofports([PortKey("br-a", "p1"), PortKey("br-a", "p3")], WAIT)
+
+    assert "tbf" in host_ns.run("tc", "qdisc", "show", "dev", "p1")
+    assert map_column(ovs, "QoS", ovs.vsctl("get", "port", "p1", "qos"), "external_ids") == {
+        "vswitchctl": "lab/nodes/br-a"
+    }
+    assert ovs.vsctl("get", "port", "p1", "qos") == ovs.vsctl("get", "port", "p3", "qos"), (
+        "one for the bridge"
+    )
+    assert driver.apply(remove_all(driver.read())) == []
+    assert driver.wait_applied(WAIT)
+    assert "tbf" in host_ns.run("tc", "qdisc", "show", "dev", "p1")
+    assert ovs.vsctl("list", "QoS") == "", "no row of ours is left"
+
+
+def test_a_qos_of_somebody_else_is_reported_and_left(
+    ovs: Ovs, driver: WatchedDriver, host_ns: HostNamespace
+) -> None:
+    veths(host_ns, "p1", "p2")
+    key = PortKey("br-a", "p1")
+    driver.apply([add("br-a"), add(key), add(PortKey("br-a", "p2"))])
+    assert driver.wait_ofports([key], WAIT)
+    theirs = ovs.vsctl(
+        "--", "set", "port", "p1", "qos=@q", "--", "--id=@q", "create", "qos", "type=linux-htb"
+    )
+
+    observed = driver.read_until(lambda it: it.foreign)
+
+    assert observed.foreign == (Foreign("qos", "p1", "linux-htb"),)
+    assert observed.owned.ports[key] == port("p1"), "which is no drift"
+    assert driver.apply([change(key, port("p1"), observed.owned.ports[key])]) == []
+    assert ovs.vsctl("get", "port", "p1", "qos") == theirs
+    assert driver.apply(remove_all(driver.read())) == []
+    assert ovs.vsctl("--columns=_uuid", "list", "QoS").split()[-1] == theirs
+
+
+def test_a_qos_of_ours_that_is_altered_or_gone_is_drift(
+    ovs: Ovs, driver: WatchedDriver, host_ns: HostNamespace
+) -> None:
+    veths(host_ns, "p1")
+    key = PortKey("br-a", "p1")
+    driver.apply([add("br-a"), add(key)])
+    assert driver.wait_ofports([key], WAIT)
+    for alter, said in (
+        (("set", "qos", ovs.vsctl("get", "port", "p1", "qos"), "type=linux-htb"), "qos:type=linux-htb"),
+        (("clear", "port", "p1", "qos"), "no qos"),
+    ):
+        ovs.vsctl(*alter)
+        observed = driver.read_until(lambda it: it.owned.ports[key].drift)
+        assert observed.owned.ports[key].drift == said
+        assert driver.apply([change(key, port("p1"), observed.owned.ports[key])]) == []
+        assert driver.read_until(lambda it: not it.owned.ports[key].drift).owned.ports[key] == port("p1")
+        assert ovs.vsctl("get", "qos", ovs.vsctl("get", "port", "p1", "qos"), "type") == "linux-noop"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from vswitchctl.drivers.ovsdb_rows import OPENFLOW, Snapshot, bridge_config, mark
+from vswitchctl.drivers.ovsdb_rows import KEEP_TC, OPENFLOW, Snapshot, bridge_config, mark, only
 from vswitchctl.errors import Conflict, VswitchctlError
 from vswitchctl.model.plan import Action, Change, Failure, Kind
 from vswitchctl.model.state import OWNER_KEY, OvsBridgeSpec, OvsPortSpec, Owner, PortKey
@@ -40,6 +40,7 @@ class ChangeWriter:
         self._bridges = dict(snapshot.bridges)
         self._ports: dict[str, tuple[Any, Any]] = dict(snapshot.ports)
         self._interfaces = set(snapshot.interfaces)
+        self._keeping_tc = dict(snapshot.keeping_tc)
 
     def write(self, changes: Sequence[Change]) -> None:
         """Write them all, given `in_order`, and ask ovs-vswitchd to confirm (Open_vSwitch.next_cfg)."""
@@ -48,6 +49,7 @@ class ChangeWriter:
                 self._write(change)
             except VswitchctlError as error:
                 self.refused.append(Failure(change, str(error), retryable=True))
+        self._sweep()
         self._root.increment("next_cfg")
 
     def _write(self, change: Change) -> None:
@@ -69,7 +71,7 @@ class ChangeWriter:
         _require_ours(row, f"port '{key.name}'", {owner})
         self._interfaces.difference_update(interface.name for interface in row.interfaces)
         bridge.delvalue("ports", row)
-        row.delete()
+        _let_go(row)
         del self._ports[key.name]
 
     def _remove_bridge(self, name: str, owner: Owner) -> None:
@@ -87,6 +89,7 @@ class ChangeWriter:
             )
         for port, port_row in carried:
             self._interfaces.difference_update(interface.name for interface in port_row.interfaces)
+            _let_go(port_row)
             del self._ports[port]
         self._root.delvalue("bridges", row)
         row.delete()
@@ -136,6 +139,7 @@ class ChangeWriter:
                 f"port '{key.name}' is on another bridge", "it is moved once its removal there succeeds"
             )
         row.tag, row.trunks, row.vlan_mode = [], [], []
+        self._set_qos(row, bridge, spec)
         row.external_ids = {**row.external_ids, OWNER_KEY: spec.owner.text}
         interfaces = row.interfaces
         interface = next((one for one in interfaces if one.name == key.name), None)
@@ -160,8 +164,33 @@ class ChangeWriter:
         row.name = key.name
         row.interfaces = [interface]
         row.external_ids = {OWNER_KEY: spec.owner.text}
+        row.qos = []
+        self._set_qos(row, bridge, spec)
         bridge.addvalue("ports", row)
         self._ports[key.name] = (row, bridge)
+
+    def _set_qos(self, row: Any, bridge: Any, spec: OvsPortSpec) -> None:
+        """Leave tc settings of the port's device alone, and a QoS of somebody else's, too."""
+        qos, owner = only(row.qos), mark(bridge)
+        if (qos is not None and mark(qos) is None) or owner is None:
+            return
+        if spec.type:
+            row.qos = []
+            return
+        if owner not in self._keeping_tc:
+            made = self._keeping_tc[owner] = self._transaction.insert(self._tables["QoS"])
+            made.external_ids = {OWNER_KEY: owner.text}
+        keeping = self._keeping_tc[owner]
+        keeping.type = KEEP_TC
+        row.qos = [keeping]
+
+    def _sweep(self) -> None:
+        """QoS rows of bridges that are gone: Open vSwitch's database keeps rows that nothing refers to."""
+        owners = {mark(row) for row in self._bridges.values()}
+        for owner in self._keeping_tc.keys() - owners:
+            row = self._keeping_tc[owner]
+            if not any(row in port.qos for port, _ in self._ports.values()):
+                row.delete()
 
     def _insert_interface(self, name: str) -> Any:
         row = self._transaction.insert(self._tables["Interface"])
@@ -192,6 +221,17 @@ def _require_ours(row: Any, what: str, owners: set[Owner]) -> None:
 
 def _not_ours(what: str) -> Conflict:
     return Conflict(f"{what} exists and is not ours", "choose another name, or delete it yourself")
+
+
+def _let_go(row: Any) -> None:
+    """A port that leaves its bridge: the database removes it, but only after it has looked who refers to what.
+
+    So a reference is taken back first, else the QoS row could not go in the same transaction.
+    """
+    if row.qos:
+        row.qos = []
+    else:
+        row.delete()
 
 
 def _set_interface(row: Any, spec: OvsPortSpec) -> None:

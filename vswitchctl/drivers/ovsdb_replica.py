@@ -70,8 +70,10 @@ SCHEMA: Final[dict[str, Any]] = {
             "tag": _set("integer", 0, 1),
             "trunks": _set("integer", 0, 4096),
             "vlan_mode": {"type": _OPTIONAL_STRING},
+            "qos": {"type": {"key": {"type": "uuid", "refTable": "QoS"}, "min": 0, "max": 1}},
             "external_ids": {"type": _STRINGS},
         },
+        "QoS": {"type": {"type": "string"}, "external_ids": {"type": _STRINGS}},
         "Interface": {
             "name": {"type": "string"},
             "type": {"type": "string"},
@@ -89,9 +91,9 @@ Carried here rather than fetched, so that a daemon that starts before Open vSwit
 
 
 def _idl_schema() -> dict[str, Any]:
-    # Only what the root table leads to exists: ovsdb-server removes a row that nothing refers to.
+    # Elsewhere ovsdb-server removes a row that nothing refers to; in these tables it stays.
     tables = {
-        name: {"columns": columns, "isRoot": name == "Open_vSwitch"}
+        name: {"columns": columns, "isRoot": name in ("Open_vSwitch", "QoS")}
         for name, columns in SCHEMA["tables"].items()
     }
     return {"name": SCHEMA["name"], "version": "8.0.0", "tables": tables}

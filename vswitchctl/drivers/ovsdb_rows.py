@@ -23,6 +23,10 @@ from vswitchctl.model.state import (
 OPENFLOW: Final = "OpenFlow14"
 """The version our session speaks; a bridge whose `protocols` leave it out is cut off from us."""
 
+KEEP_TC: Final = "linux-noop"
+"""QoS.type by which Open vSwitch leaves the tc settings of a port's device alone, ovs-vswitchd.conf.db(5).
+Else it takes whatever qdisc it finds away when it opens the port. One row of it serves all ports of a bridge."""
+
 
 def datapath_id(owner: Owner, bridge: str) -> str:
     """A stable datapath id, 16 hexadecimal digits.
@@ -50,13 +54,17 @@ def only(values: list[Any]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class PortRow:
-    """A parsed Port with its Interface. `spec` is None where it is not ours. interfaces: their names."""
+    """A parsed Port with its Interface. `spec` is None where it is not ours. interfaces: their names.
+
+    foreign_qos: the type of its QoS where somebody else set that.
+    """
 
     name: str
     spec: OvsPortSpec | None
     ofport: int | None
     error: str
     interfaces: tuple[str, ...]
+    foreign_qos: str | None = None
 
     @property
     def owner(self) -> Owner | None:
@@ -80,6 +88,7 @@ class Snapshot:
     """One consistent look at the database: what we observe, and the rows behind it by name.
 
     next_cfg: the configuration last asked for; cur_cfg: the one that ovs-vswitchd last applied.
+    keeping_tc: a bridge's owner -> the QoS row of its ports.
 
     Rows may only be used under the replica's lock, and while its seqno is still this one.
     """
@@ -92,6 +101,7 @@ class Snapshot:
     bridges: Mapping[str, Any]
     ports: Mapping[str, tuple[Any, Any]]
     interfaces: frozenset[str]
+    keeping_tc: Mapping[Owner, Any]
 
 
 def _flags(row: Any, *columns: str) -> Iterator[str]:
@@ -132,9 +142,22 @@ def _port_drift(row: Any, interfaces: list[Any], owner: Owner, options: Mapping[
         yield f"interfaces={','.join(sorted(interface.name for interface in interfaces))}"
     elif mark(interfaces[0]) != owner:
         yield "mark of the interface"
+    yield from _qos_drift(row, interfaces[0])
     extra = sorted(options.keys() - {"peer"})
     if extra:
         yield f"options:{','.join(extra)}"
+
+
+def _qos_drift(row: Any, interface: Any) -> Iterator[str]:
+    """Whatever QoS somebody else gave the port is theirs."""
+    qos = only(row.qos)
+    if interface.type:
+        if qos is not None and mark(qos) is not None:
+            yield "qos set"
+    elif qos is None:
+        yield "no qos"
+    elif mark(qos) is not None and qos.type != KEEP_TC:
+        yield f"qos:type={qos.type}"
 
 
 def _parse_port(row: Any, interfaces: list[Any]) -> PortRow:
@@ -148,7 +171,9 @@ def _parse_port(row: Any, interfaces: list[Any]) -> PortRow:
         drift = ", ".join(_port_drift(row, interfaces, owner, options))
         spec = OvsPortSpec(owner, first.type, options.get("peer"), drift)
     names = tuple(interface.name for interface in interfaces)
-    return PortRow(row.name, spec, ofport if ofport and ofport > 0 else None, error, names)
+    qos = only(row.qos)
+    foreign_qos = qos.type if qos is not None and mark(qos) is None else None
+    return PortRow(row.name, spec, ofport if ofport and ofport > 0 else None, error, names, foreign_qos)
 
 
 @dataclass(slots=True)
@@ -183,6 +208,8 @@ class _Draft:
         key = PortKey(bridge.name, port.name)
         if port.spec is not None:
             self.state.ports[key] = port.spec
+            if port.foreign_qos is not None:
+                self.foreign.append(Foreign("qos", port.name, port.foreign_qos))
         elif bridge.spec is not None:
             self.foreign.append(Foreign("port", port.name, f"on bridge {bridge.name}"))
         if bridge.spec is not None:
@@ -199,11 +226,14 @@ class RowReader:
         self._bridges: dict[UUID, BridgeRow] = {}
         self._ports: dict[UUID, PortRow] = {}
         self._port_of: dict[UUID, UUID] = {}
+        self._qos: set[UUID] = set()
 
     def forget(self, uuid: UUID) -> None:
         """A row changed or went away."""
         self._bridges.pop(uuid, None)
         self._ports.pop(uuid, None)
+        if uuid in self._qos:
+            self._ports.clear()  # many ports share one
         port = self._port_of.pop(uuid, None)
         if port is not None:
             self._ports.pop(port, None)
@@ -230,6 +260,9 @@ class RowReader:
             bridges=draft.bridges,
             ports=draft.ports,
             interfaces=frozenset(draft.interfaces),
+            keeping_tc={
+                owner: row for row in tables["QoS"].rows.values() if (owner := mark(row)) is not None
+            },
         )
 
     def _parse(self, row: Any) -> PortRow | None:
@@ -238,6 +271,7 @@ class RowReader:
             return None  # the replica is between two updates of a reconnect; the next one completes it
         for interface in interfaces:
             self._port_of[interface.uuid] = row.uuid
+        self._qos.update(qos.uuid for qos in row.qos)
         port = self._ports[row.uuid] = _parse_port(row, interfaces)
         return port
 
