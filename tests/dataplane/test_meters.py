@@ -55,6 +55,7 @@ def test_meters_come_back_as_sent_and_change_and_go(bridge: tuple[Ovs, OpenFlowD
     meters = {FIRST: bits(20_000, 5_000), SECOND: packets(100, 25), OURS[-1]: bits(1, 1)}
     assert driver.apply_meters("br0", meters, (), ()) == {}
     assert driver.read_meters("br0").owned == meters
+    assert driver.read_meters("br0").most >= OURS[-1], "what the datapath says it takes"
     changed = {FIRST: bits(30_000, 7_500)}
     assert driver.apply_meters("br0", changed, changed, [SECOND]) == {}
     assert driver.read_meters("br0").owned == {FIRST: changed[FIRST], OURS[-1]: meters[OURS[-1]]}

@@ -422,7 +422,7 @@ def test_thousand_ports_fit_one_transaction(make_ovs: Callable[..., Ovs]) -> Non
 
 
 def test_tc_settings_of_others_survive(ovs: Ovs, driver: WatchedDriver, host_ns: HostNamespace) -> None:
-    """Open vSwitch takes the qdisc of a device away when it opens its port, unless a QoS row says otherwise."""
+    """Open vSwitch takes a device's qdisc away when it opens the port, unless a QoS row says otherwise."""
     veths(host_ns, "p1", "p2", "p3")
     tbf = ("root", "tbf", "rate", "50mbit", "burst", "100k", "latency", "50ms")
     for name in ("p1", "p2"):

@@ -296,8 +296,77 @@ def test_what_is_not_enforced_is_refused_at_plan_and_at_apply(stack: Stack, tmp_
     for command in (("plan", str(file)), ("apply", str(file), "--yes")):
         done = stack.call(*command)
         assert done.returncode != 0
-        assert "min_rate of profile 'gold' is not enforced" in done.stdout + done.stderr
-        assert (
-            "remove min_rate, and give max_rate to those it is to be kept from" in done.stdout + done.stderr
-        )
+        said = done.stdout + done.stderr
+        assert "min_rate of profile 'gold' is not enforced" in said
+        assert "remove min_rate, and give max_rate to those it is to be kept from" in said
     assert stack.json("show", "topologies") == []
+
+
+UPLINKED = """
+name: kept
+tenants: {red: {}}
+networks: {lan: {tenant: red, subnets: [10.1.0.0/24]}}
+nodes:
+  br-kept: {kind: bridge}
+  wan: {kind: uplink, interface: up0, network: lan}
+  host:
+    kind: namespace
+    tenant: red
+    interfaces: {eth0: {network: lan, ip: 10.1.0.1/24}}
+links:
+  - {ends: [wan, br-kept]}
+  - {ends: ["host:eth0", br-kept]}
+"""
+
+
+@pytest.fixture
+def uplink() -> Iterator[str]:
+    run("ip", "link", "add", "name", "up0", "type", "veth", "peer", "name", "up0-p")
+    run(
+        "tc",
+        "qdisc",
+        "add",
+        "dev",
+        "up0",
+        "root",
+        "tbf",
+        "rate",
+        "50mbit",
+        "burst",
+        "100k",
+        "latency",
+        "50ms",
+    )
+    yield "up0"
+    run("ip", "link", "del", "dev", "up0")
+
+
+def qdiscs(device: str) -> set[str]:
+    return {one["kind"] for one in json.loads(run("tc", "-j", "qdisc", "show", "dev", device))}
+
+
+@pytest.mark.timeout(120)
+def test_tc_settings_of_an_uplink_survive(uplink: str, stack: Stack, tmp_path: Path) -> None:
+    file = tmp_path / "kept.yaml"
+    file.write_text(UPLINKED)
+    run("tc", "qdisc", "add", "dev", uplink, "ingress")
+    for command in (("plan", str(file)), ("apply", str(file), "--yes")):
+        done = stack.call(*command)
+        assert done.returncode != 0
+        assert "nodes/wan: 'up0' has a qdisc for what comes in" in done.stdout + done.stderr
+        assert "tc qdisc del dev up0 ingress" in done.stdout + done.stderr
+    assert qdiscs(uplink) == {"tbf", "ingress"}
+    run("tc", "qdisc", "del", "dev", uplink, "ingress")
+    stack.apply(file)
+    assert qdiscs(uplink) == {"tbf"}
+    inside = next(one for one in stack.vsctl("list-ports", "br-kept").split() if one != uplink)
+    run("tc", "qdisc", "add", "dev", inside, "root", "tbf", "rate", "9mbit", "burst", "90k", "latency", "5ms")
+    pid = int((stack.rundir / "ovs-vswitchd.pid").read_text())
+    os.kill(pid, signal.SIGKILL)
+    stack.cli("up")
+    until((stack.rundir / "ovs-vswitchd.pid").exists, "Open vSwitch is back")
+    until(lambda: stack.in_sync("kept"), "everything is back")
+    assert (qdiscs(uplink), qdiscs(inside)) == ({"tbf"}, {"tbf"})
+    stack.cli("destroy", "kept", "--yes")
+    assert qdiscs(uplink) == {"tbf"}
+    assert stack.vsctl("list", "QoS") == ""

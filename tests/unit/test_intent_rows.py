@@ -82,7 +82,7 @@ RICH: dict[str, Any] = {
     ],
     "qos": {
         "gold": {"max_rate": "100mbit", "burst": "10mbit", "min_rate": "20mbit", "dscp": 10, "max_pps": 5},
-        "bare": {},
+        "bare": {"mechanism": "police"},
         "ways": {
             "max_rate": {"in": "1.5 Gbit", "out": "1 gbit"},
             "burst": {"out": "64 kbyte"},

@@ -224,7 +224,7 @@ def _not_ours(what: str) -> Conflict:
 
 
 def _let_go(row: Any) -> None:
-    """A port that leaves its bridge: the database removes it, but only after it has looked who refers to what.
+    """A port that leaves its bridge: the database removes it once it has looked who refers to what.
 
     So a reference is taken back first, else the QoS row could not go in the same transaction.
     """

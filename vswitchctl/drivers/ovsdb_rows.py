@@ -25,7 +25,7 @@ OPENFLOW: Final = "OpenFlow14"
 
 KEEP_TC: Final = "linux-noop"
 """QoS.type by which Open vSwitch leaves the tc settings of a port's device alone, ovs-vswitchd.conf.db(5).
-Else it takes whatever qdisc it finds away when it opens the port. One row of it serves all ports of a bridge."""
+Else it takes away whatever qdisc it finds when it opens the port. One row serves all ports of a bridge."""
 
 
 def datapath_id(owner: Owner, bridge: str) -> str:

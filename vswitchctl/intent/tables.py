@@ -242,6 +242,7 @@ QOS = Table(
         "min_rate": OPTIONAL,
         "max_pps": BOTH_WAYS,
         "dscp": OPTIONAL_TEXT,
+        "mechanism": unless("meter"),
         **_ABOUT,
     },
     entity="qos/{name}",

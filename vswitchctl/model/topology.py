@@ -222,6 +222,9 @@ class Qos(Entity):
     )
     min_rate: Rate | None = Field(None, description="cannot be enforced: refused where an interface names it")
     max_pps: PacketRates | None = Field(None, description="at most so many packets per second")
+    mechanism: Literal["meter", "queue", "police"] = Field(
+        "meter", description="what holds the rates: meters alone, the others are refused with the reason"
+    )
     dscp: Dscp | None = Field(None, description="the mark of every IP packet that the interface sends")
 
 

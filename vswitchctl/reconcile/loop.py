@@ -129,6 +129,14 @@ class Loop:
                 self._meters[bridge] = self.openflow.read_meters(bridge)
             return self._meters[bridge]
 
+    def most_meters(self, datapath: str, ovs: ObservedOvs) -> int | None:
+        """The highest id of a meter on a type of datapath; None while no bridge of ours has it.
+
+        Raises Unreachable, ApplyError.
+        """
+        bridges = [name for name, spec in ovs.owned.bridges.items() if spec.datapath_type == datapath]
+        return self.meters(min(bridges)).most if bridges else None
+
     def facts(self, ovs: ObservedOvs) -> Facts:
         system = "system" in ovs.datapath_types and self._system_datapath()
         return Facts(ovs.ofports, system)

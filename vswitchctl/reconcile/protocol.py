@@ -20,6 +20,8 @@ class Netlink(Protocol):
 
     def read(self) -> ObservedNetlink: ...
 
+    def ingress_filtered(self) -> frozenset[str]: ...
+
     def apply(self, changes: Sequence[Change], progress: Progress | None = None) -> list[Failure]: ...
 
 
@@ -52,13 +54,16 @@ class ObservedFlows(Protocol):
 
 
 class ObservedMeters(Protocol):
-    """A bridge's meters as read back: ours, and those of others."""
+    """A bridge's meters as read back: ours, those of others, and how many it can have."""
 
     @property
     def owned(self) -> MeterTable: ...
 
     @property
     def foreign(self) -> MeterTable: ...
+
+    @property
+    def most(self) -> int: ...
 
 
 class FlowFailure(Protocol):

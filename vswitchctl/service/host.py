@@ -38,7 +38,14 @@ from vswitchctl.reconcile.loop import Loop
 from vswitchctl.reconcile.plan import plan_wiring
 from vswitchctl.service.acl_log import AclLog
 from vswitchctl.service.acls import acl_views
-from vswitchctl.service.refuse import find, refuse_conflicts, refuse_invalid, warnings_of
+from vswitchctl.service.refuse import (
+    find,
+    refuse_conflicts,
+    refuse_invalid,
+    refuse_loss_of_tc,
+    refuse_unenforced,
+    warnings_of,
+)
 from vswitchctl.service.show import (
     Statuses,
     change_view,
@@ -100,7 +107,7 @@ class HostService:
             allocate_meters(topology, stored.meters if stored else {}),
         )
         netlink, ovs = self._loop.netlink.read(), self._loop.ovs.read()
-        refuse_conflicts(topology, intent, netlink, ovs)
+        self._refuse(topology, intent, netlink, ovs)
         facts = self._loop.facts(ovs)
         desired = compile_topology(candidate, facts, self._apps)
         if desired.pending:
@@ -162,10 +169,16 @@ class HostService:
         refuse_invalid(topology)
         with self._loop.lock:
             netlink, ovs = self._loop.netlink.read(), self._loop.ovs.read()
-        refuse_conflicts(topology, self._store.read(), netlink, ovs)
+            self._refuse(topology, self._store.read(), netlink, ovs)
         since = self._operations.moment()
         stored = self._store.write(topology, document.sources, expected_generation=expected_generation)
         return self._operations.begin("apply", topology.name, stored.generation, since)
+
+    def _refuse(self, topology: Topology, intent: Intent, netlink: ObservedNetlink, ovs: ObservedOvs) -> None:
+        """Raise Conflict where the host cannot be as the document says."""
+        refuse_conflicts(topology, intent, netlink, ovs)
+        refuse_loss_of_tc(topology, ovs, self._loop.netlink.ingress_filtered)
+        refuse_unenforced(topology, self._loop.facts(ovs), lambda kind: self._loop.most_meters(kind, ovs))
 
     def destroy(self, name: str) -> OperationView:
         """See `Service.destroy`."""

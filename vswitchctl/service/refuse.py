@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
+from vswitchctl.compiler.wiring import datapath_type
 from vswitchctl.errors import Conflict, InvalidTopology, NotFound
 from vswitchctl.model.intent import Intent, Stored, claims
-from vswitchctl.model.state import ObservedNetlink, ObservedOvs, Owner
-from vswitchctl.model.topology import Topology, Uplink
+from vswitchctl.model.meter import meter_id
+from vswitchctl.model.state import Facts, ObservedNetlink, ObservedOvs, Owner
+from vswitchctl.model.topology import Bridge, Topology, Uplink
 from vswitchctl.topology.validate import validate
 
 FEW = 4
@@ -44,6 +46,43 @@ def refuse_conflicts(topology: Topology, intent: Intent, netlink: ObservedNetlin
     problems += [f"topology '{other}' already has {_few(names)}" for other, names in theirs.items()]
     if problems:
         raise Conflict(_few(problems, "; "), "rename the nodes, or remove what has their names")
+
+
+def refuse_unenforced(topology: Topology, facts: Facts, most_meters: Callable[[str], int | None]) -> None:
+    """Raise Conflict where a datapath does not do what the file asks for.
+
+    most_meters: type of a datapath -> the highest id of a meter there, None where nobody can say yet.
+    """
+    if not topology.limited():
+        return
+    needed = meter_id(len(topology.limited()), 0)
+    types = {datapath_type(node, facts) for node in topology.nodes.values() if isinstance(node, Bridge)}
+    for kind in sorted(types):
+        most = most_meters(kind)
+        if most is not None and most < needed:
+            said = f"has {most} meters, and the limits need ids up to {needed}" if most else "has no meters"
+            raise Conflict(
+                f"the {kind} datapath here {said}: max_rate, max_pps and storm would do nothing",
+                "use 'datapath: netdev', which has them, or Linux 4.18 or later; or leave the limits out",
+            )
+
+
+def refuse_loss_of_tc(topology: Topology, ovs: ObservedOvs, filtered: Callable[[], Collection[str]]) -> None:
+    """Raise Conflict where Open vSwitch would take away what others set up for frames that come in.
+
+    What goes out it leaves alone (`KEEP_TC` in drivers/ovsdb_rows.py); for what comes in it knows no such
+    way: https://github.com/openvswitch/ovs-issues/issues/210. filtered: devices with such settings.
+    """
+    uplinks = {name: node.interface for name, node in topology.nodes.items() if isinstance(node, Uplink)}
+    coming = {name: device for name, device in uplinks.items() if device not in ovs.names}
+    lost = filtered() if coming else ()
+    for name, device in coming.items():
+        if device in lost:
+            raise Conflict(
+                f"nodes/{name}: '{device}' has a qdisc for what comes in, "
+                "and Open vSwitch takes that away when it opens a port",
+                f"remove it yourself: tc qdisc del dev {device} ingress",
+            )
 
 
 def _few(texts: Sequence[str], separator: str = ", ") -> str:

@@ -163,6 +163,7 @@ class TopologyBuilder:
         min_rate: str | None = None,
         max_pps: int | str | Mapping[str, int | str] | None = None,
         dscp: int | str | None = None,
+        mechanism: str | None = None,
         description: str = "",
     ) -> Self:
         """A profile of limits. A mapping has 'in', 'out' or both, seen from the interface."""
@@ -172,6 +173,7 @@ class TopologyBuilder:
             "min_rate": min_rate,
             "max_pps": max_pps,
             "dscp": dscp,
+            "mechanism": mechanism,
             "description": description,
         }
         return self._named("qos", name, keys)

@@ -9,6 +9,14 @@ from vswitchctl.model.topology import Interface, LinuxBridge, Qos, split_end
 from vswitchctl.topology.source import Path
 from vswitchctl.topology.subject import Issue, Placed, Subject
 
+INSTEAD = "leave 'mechanism' out: meters hold max_rate and max_pps, both ways"
+REFUSED = {
+    "queue": "queues are not enforced: on the userspace datapath no packet reaches a queue of its own, and a "
+    "port whose queue is full makes other ports lose packets",
+    "police": "policing is not enforced: the userspace datapath hears a device before the kernel polices it",
+}
+"""Mechanism -> why it is none. tests/dataplane/test_mechanisms.py shows each."""
+
 ETHERNET = 18
 """IEEE 802.3: octets of a header, which meters count, and an 802.1Q tag's four."""
 
@@ -20,6 +28,8 @@ def profiles(subject: Subject) -> Iterator[Issue]:
         given = (profile.max_rate, profile.min_rate, profile.burst, profile.max_pps, profile.dscp)
         if all(value is None for value in given):
             yield Issue(path, "a profile without any rate", "add e.g. 'max_rate: 100mbit'")
+        if profile.mechanism in REFUSED:
+            yield Issue((*path, "mechanism"), REFUSED[profile.mechanism], INSTEAD)
         yield from _above_max(path, profile)
 
 
@@ -81,7 +91,8 @@ def _profile(subject: Subject, placed: Placed, hidden_by: str | None) -> Iterato
     if profile.min_rate is not None:
         yield Issue(
             path,
-            f"min_rate of profile '{name}' is not enforced: meters hold senders back and let none go first",
+            f"min_rate of profile '{name}' is not enforced: meters hold senders back and let none go first, "
+            "and on the userspace datapath no packet reaches a queue that would",
             "remove min_rate, and give max_rate to those it is to be kept from",
         )
     yield from _smaller_than_a_frame(subject, placed.interface, profile, path)

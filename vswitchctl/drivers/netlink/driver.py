@@ -9,11 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 
+from pyroute2.netlink import rtnl
+
 from vswitchctl.drivers.netlink import kernel
 from vswitchctl.drivers.netlink.channel import ROOT_EVENTS, Channel, in_thread
 from vswitchctl.drivers.netlink.host import Host
 from vswitchctl.drivers.netlink.message import get_nsid
-from vswitchctl.drivers.netlink.parse import parse_nsid
+from vswitchctl.drivers.netlink.parse import ingress_of, parse_nsid
 from vswitchctl.drivers.netlink.reader import assemble, concerns, read_contents
 from vswitchctl.drivers.netlink.remover import Remover
 from vswitchctl.drivers.netlink.watch import URGENT, Mounts, Watch
@@ -131,6 +133,18 @@ class NetlinkDriver:
                 self._host.dropped.clear()
                 self._dirty |= work.touched | {DIRECTORY}
             return [*early, *work.failures()]
+
+    def ingress_filtered(self) -> frozenset[str]:
+        """Devices in the root namespace with a qdisc for what comes in ('ingress' or 'clsact'), asked now.
+
+        Raises ApplyError.
+        """
+        with self._lock:
+            self.read()
+            bodies = self._host.channels[ROOT].dump(rtnl.RTM_GETQDISC)
+            links = self._host.contents[ROOT].by_index
+            found = (links.get(index) for index in map(ingress_of, bodies) if index is not None)
+            return frozenset(link.name for link in found if link is not None)
 
     # -- events ------------------------------------------------------------------------------------------
 

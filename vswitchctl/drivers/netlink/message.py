@@ -37,7 +37,8 @@ IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE = 8, 1
 IFLA_INET_CONF, IPV4_DEVCONF_PROMOTE_SECONDARIES = 1, 20
 RTEXT_FILTER_SKIP_STATS = 8
 RT_TABLE_MAIN, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST = 254, 0, 253, 1
-"""linux/if_link.h, linux/rtnetlink.h, linux/ip.h."""
+TC_H_INGRESS = 0xFFFFFFF1
+"""linux/if_link.h, linux/rtnetlink.h, linux/ip.h, linux/pkt_sched.h."""
 
 UNFINISHED, DOOMED = 0x76000001, 0x76000002
 """Device groups (IFLA_GROUP): made and not marked yet, and about to be deleted. Marking clears the group."""
@@ -52,6 +53,7 @@ HEADER = struct.Struct("=IHHII")
 LINK = struct.Struct("=BxHiII")
 ADDRESS = struct.Struct("=BBBBi")
 ROUTE = struct.Struct("=BBBBBBBBI")
+QDISC = struct.Struct("=BxxxiIII")
 ATTRIBUTE = struct.Struct("=HH")
 
 
@@ -238,8 +240,8 @@ def get_nsid(descriptor: int) -> bytes:
 
 
 def dump(kind: int) -> bytes:
-    """Ask for every link (RTM_GETLINK), address (RTM_GETADDR) or route (RTM_GETROUTE)."""
-    body = LINK.pack(0, 0, 0, 0, 0)
+    """Ask for every link (RTM_GETLINK), address, route or qdisc (RTM_GETADDR, RTM_GETROUTE, RTM_GETQDISC)."""
+    body = bytes(QDISC.size if kind == rtnl.RTM_GETQDISC else LINK.size)
     if kind == rtnl.RTM_GETLINK:
         body += _u32(IFLA["IFLA_EXT_MASK"], RTEXT_FILTER_SKIP_STATS)
     return HEADER.pack(16 + len(body), kind, NLM_F_REQUEST | NLM_F_DUMP, 0, 0) + body

@@ -32,10 +32,12 @@ from vswitchctl.drivers.netlink.message import (
     NLM_F_ACK_TLVS,
     NLM_F_CAPPED,
     NLMSGERR_ATTR_MSG,
+    QDISC,
     ROUTE,
     RT_SCOPE_UNIVERSE,
     RT_TABLE_MAIN,
     RTA,
+    TC_H_INGRESS,
     UNFINISHED,
 )
 from vswitchctl.model.state import ROUTE_PROTOCOL, Owner, RouteSpec, parse_alias
@@ -90,6 +92,12 @@ class Link:
     def unfinished(self) -> bool:
         """Made by us and not marked yet: a crash came between."""
         return self.group == UNFINISHED and not self.alias and self.kind in MADE
+
+
+def ingress_of(body: bytes) -> int | None:
+    """From a RTM_NEWQDISC body: the ifindex of the device whose incoming frames it filters, else None."""
+    _, index, _, parent, _ = QDISC.unpack_from(body)
+    return index if parent == TC_H_INGRESS else None
 
 
 def parse_link(body: bytes) -> Link:

@@ -5,7 +5,7 @@ Bytes from a switch are untrusted: every length is checked before it is used.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from struct import Struct
 
@@ -17,6 +17,7 @@ from vswitchctl.drivers.openflow.wire import (
     Kind,
     MeterCommand,
     barrier,
+    meter_features_request,
     meter_mod,
     meter_request,
 )
@@ -34,13 +35,17 @@ _MULTIPART_BODY = HEADER.size + 8
 
 @dataclass(frozen=True, slots=True)
 class ObservedMeters:
-    """A bridge's meters. owned: with ids of ours. foreign: of others, but for those of the standard."""
+    """A bridge's meters. owned: with ids of ours. foreign: of others, but for those of the standard.
+
+    most: the highest id that its datapath takes; 0 where it has no meters.
+    """
 
     owned: Mapping[int, MeterValue] = field(default_factory=dict)
     foreign: Mapping[int, MeterValue] = field(default_factory=dict)
+    most: int = 0
 
 
-def parse_meter_config(bodies: Iterable[bytes]) -> ObservedMeters:
+def parse_meter_config(bodies: Iterable[bytes], most: int = 0) -> ObservedMeters:
     """The meters in multipart bodies. Raises MalformedReplyError on lengths that cannot be."""
     owned: dict[int, MeterValue] = {}
     foreign: dict[int, MeterValue] = {}
@@ -58,22 +63,29 @@ def parse_meter_config(bodies: Iterable[bytes]) -> ObservedMeters:
             elif identifier <= VIRTUAL:
                 foreign[identifier] = value
             at += length
-    return ObservedMeters(owned, foreign)
+    return ObservedMeters(owned, foreign, most)
 
 
 def read_meters(channel: Channel, timeout: float) -> ObservedMeters:
-    """Every meter of the channel's bridge. Raises Unreachable, ApplyError."""
+    """Every meter of the channel's bridge, and how many it can have. Raises Unreachable, ApplyError."""
+    try:
+        (features,) = _ask(channel, meter_features_request, timeout)
+        most = int.from_bytes(features[:4], "big")
+        return parse_meter_config(_ask(channel, meter_request, timeout), most)
+    except MalformedReplyError as error:
+        raise Unreachable(f"bridge '{channel.bridge}' sent meters that cannot be read: {error}") from error
+
+
+def _ask(channel: Channel, request: Callable[[int], bytes], timeout: float) -> list[bytes]:
+    """The bodies of a multipart's replies."""
     xid = channel.reserve(1).start
-    channel.send([meter_request(xid)])
+    channel.send([request(xid)])
     bodies = []
     for reply in channel.replies(xid, timeout):
         if reply.kind == Kind.ERROR:
             raise ApplyError(f"bridge '{channel.bridge}' does not tell its meters: {error_text(reply.data)}")
         bodies.append(reply.data[_MULTIPART_BODY:])
-    try:
-        return parse_meter_config(bodies)
-    except MalformedReplyError as error:
-        raise Unreachable(f"bridge '{channel.bridge}' sent meters that cannot be read: {error}") from error
+    return bodies
 
 
 def program_meters(

@@ -35,6 +35,7 @@ class Multipart(IntEnum):
 
     FLOW = 1
     METER_CONFIG = 10
+    METER_FEATURES = 11
     FLOW_MONITOR = 16
 
 
@@ -103,6 +104,11 @@ _ALL_METERS = 0xFFFFFFFF
 def meter_request(xid: int) -> bytes:
     """Every meter of the bridge."""
     return message(Kind.MULTIPART_REQUEST, xid, pack(">HH4xI4x", Multipart.METER_CONFIG, 0, _ALL_METERS))
+
+
+def meter_features_request(xid: int) -> bytes:
+    """What the bridge's datapath knows of meters."""
+    return message(Kind.MULTIPART_REQUEST, xid, pack(">HH4x", Multipart.METER_FEATURES, 0))
 
 
 def meter_mod(xid: int, command: MeterCommand, identifier: int, value: bytes = b"\0\0") -> bytes:
