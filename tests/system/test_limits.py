@@ -302,6 +302,40 @@ def test_what_is_not_enforced_is_refused_at_plan_and_at_apply(stack: Stack, tmp_
     assert stack.json("show", "topologies") == []
 
 
+CONNECT = """
+import errno, socket, sys
+with socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET) as end:
+    end.settimeout(10)
+    print(errno.errorcode.get(end.connect_ex((sys.argv[1], int(sys.argv[2])))))
+"""
+
+
+def connect(namespace: str, address: str, port: int) -> str:
+    return run(*enter(namespace, sys.executable, "-c", CONNECT, address, str(port))).strip()
+
+
+@pytest.mark.timeout(120)
+def test_answers_of_rules_that_reject_reach_limited_interfaces(limited: tuple[Stack, Path]) -> None:
+    """They enter half way: for the sender before qos_to, from the receiver behind qos_from."""
+    stack, file = limited
+    text = example().replace("qos: gold}", "qos: gold, acls: server, storm: {unknown_unicast: 10pps}}")
+    text = text.replace("qos: voice}", "qos: limited, acls: client}")
+    text = text.replace("qos:\n", "qos:\n  limited: {max_rate: 1mbit, max_pps: 500, dscp: ef}\n")
+    file.write_text(
+        text
+        + """
+acls:
+  server: [{direction: in, action: reject}, {direction: out, action: allow}]
+  client: [{direction: out, action: reject, protocol: tcp, ports: [25]}, {direction: out, action: allow}]
+"""
+    )
+    stack.apply(file)
+    for address in SERVER:
+        assert connect("client", address, 80) == "ECONNREFUSED", "denied before its receiver"
+        assert connect("client", address, 25) == "ECONNREFUSED", "denied where it entered"
+        assert connect("other", address, 80) == "ECONNREFUSED"
+
+
 UPLINKED = """
 name: kept
 tenants: {red: {}}

@@ -6,6 +6,7 @@ applies (`work.py`). What a pass could not do stands in the status of its entity
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -13,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from vswitchctl.compiler.compile import Compiler
-from vswitchctl.errors import VswitchctlError
+from vswitchctl.errors import RetryableError, VswitchctlError
 from vswitchctl.model.intent import Intent
 from vswitchctl.model.plan import Change
 from vswitchctl.model.state import DesiredState, Facts, ObservedOvs, Owner
@@ -130,12 +131,12 @@ class Loop:
             return self._meters[bridge]
 
     def most_meters(self, datapath: str, ovs: ObservedOvs) -> int | None:
-        """The highest id of a meter on a type of datapath; None while no bridge of ours has it.
-
-        Raises Unreachable, ApplyError.
-        """
-        bridges = [name for name, spec in ovs.owned.bridges.items() if spec.datapath_type == datapath]
-        return self.meters(min(bridges)).most if bridges else None
+        """The highest id of a meter on a type of datapath; None while no bridge of ours with it answers."""
+        for name, spec in sorted(ovs.owned.bridges.items()):
+            if spec.datapath_type == datapath:
+                with contextlib.suppress(RetryableError):
+                    return self.meters(name).most
+        return None
 
     def facts(self, ovs: ObservedOvs) -> Facts:
         system = "system" in ovs.datapath_types and self._system_datapath()
