@@ -401,6 +401,11 @@ def test_tc_settings_of_an_uplink_survive(uplink: str, stack: Stack, tmp_path: P
     until((stack.rundir / "ovs-vswitchd.pid").exists, "Open vSwitch is back")
     until(lambda: stack.in_sync("kept"), "everything is back")
     assert (qdiscs(uplink), qdiscs(inside)) == ({"tbf"}, {"tbf"})
+    theirs = ("--", "set", "port", inside, "qos=@q", "--", "--id=@q", "create", "qos", "type=linux-htb")
+    stack.vsctl(*theirs)
+    until(lambda: f"qos {inside}" in stack.json("plan", str(file))["foreign"], "it is reported")
+    assert stack.in_sync("kept")
+    assert qdiscs(inside) == {"htb"}
     stack.cli("destroy", "kept", "--yes")
     assert qdiscs(uplink) == {"tbf"}
-    assert stack.vsctl("list", "QoS") == ""
+    assert stack.vsctl("--bare", "--columns=type", "list", "QoS") == "linux-htb", "none of ours is left"
