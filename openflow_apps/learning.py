@@ -65,9 +65,10 @@ class Learning:
         learning = {network.tag for network in switch.networks if network.learns}
         for network in switch.networks:
             if network.learns:
-                yield _LEARN(
-                    cookie(network.owner), network=network.tag, learned=cookie(network.owner, LEARNED_RULE)
-                )
+                mark = cookie(network.owner)
+                yield _LEARN(mark, network=network.tag, learned=cookie(network.owner, LEARNED_RULE))
+                if network.gateway is not None:  # on every bridge at once, so it is behind no port
+                    yield _KNOWN_SOURCE(mark, network=network.tag, mac=network.gateway)
         for known in switch.macs:
             if known.tag in learning:
                 yield _KNOWN_SOURCE(cookie(known.owner), network=known.tag, mac=known.mac)

@@ -13,6 +13,7 @@ from vswitchctl.compiler.endpoints import (
     port_security,
 )
 from vswitchctl.compiler.policy import acl_sets
+from vswitchctl.compiler.routing import next_hop_macs, switch_routers
 from vswitchctl.compiler.wiring import Wiring
 from vswitchctl.model.intent import Stored
 from vswitchctl.model.state import Facts, Owner, PortKey
@@ -62,6 +63,8 @@ class _Switches:
         self.acl_sets = acl_sets(stored.topology)
         self.strangers = networks_with_strangers(stored.topology)
         self.own_addresses = own_addresses(stored.topology)
+        self.routers = switch_routers(stored.topology, stored.tags)
+        self.gateways = {net.tag: net.mac for _, router in self.routers for net in router.networks}
         self.wiring = wiring
         self.facts = facts
         self.memberships: dict[tuple[str, str], list[Membership]] = defaultdict(list)
@@ -81,7 +84,13 @@ class _Switches:
         for bridge in bridges:
             flood = self._flood(name, bridge, paths)
             self.networks[bridge].append(
-                SwitchNetwork(self.tags[name], self._owner(f"networks/{name}"), unknown, flood)
+                SwitchNetwork(
+                    self.tags[name],
+                    self._owner(f"networks/{name}"),
+                    unknown,
+                    flood,
+                    self.gateways.get(self.tags[name]),
+                )
             )
 
     def switch(self, name: str) -> Switch:
@@ -105,6 +114,7 @@ class _Switches:
             networks=tuple(sorted(self.networks[name], key=lambda network: network.tag)),
             addresses=tuple(sorted(self.addresses[name], key=lambda k: (k.tag, k.version, k.address))),
             acl_sets=tuple(acl_set for acl_set in self.acl_sets.values() if acl_set.number in used),
+            routers=tuple(router for entries, router in self.routers if name in entries),
         )
 
     def _acl(self, towards: str) -> PortAcl | None:
@@ -153,6 +163,11 @@ class _Switches:
             if self.topology.interface(end) is not None
         ]
         asking = {switch for _, _, switch, _ in known}
+        known += [
+            (mac, uplink, paths.attached[uplink], owner)
+            for mac, uplink, owner in next_hop_macs(self.topology, network)
+            if uplink in paths.attached
+        ]
         for bridge in bridges:
             for mac, end, switch, owner in known:
                 towards = end if switch == bridge else paths.next_hop.get((bridge, switch))
@@ -164,7 +179,7 @@ class _Switches:
                     here = ofport if switch == bridge else None
                     self.addresses[bridge] += [
                         KnownAddress(tag, version, address, mac, here, owner)
-                        for version, address in self.own_addresses[end]
+                        for version, address in self.own_addresses.get(end, ())
                     ]
 
     def _flood(self, network: str, bridge: str, paths: Forwarding) -> tuple[int, ...]:

@@ -25,6 +25,8 @@ from vswitchctl.model.topology import (
     Network,
     Qos,
     Route,
+    Router,
+    RouterRoute,
     Tenant,
     Topology,
     Uplink,
@@ -110,7 +112,7 @@ TENANT = Table("Tenant", Tenant, _ABOUT, entity="tenants/{name}")
 NETWORK = Table(
     "Network",
     Network,
-    {"tenant": PLAIN, "subnets": LIST, "vlan": OPTIONAL, "mtu": PLAIN, **_ABOUT},
+    {"tenant": PLAIN, "subnets": LIST, "gateway": LIST, "vlan": OPTIONAL, "mtu": PLAIN, **_ABOUT},
     stored=("name", "position", "source", "tag"),
     entity="networks/{name}",
 )
@@ -153,7 +155,7 @@ ROUTE = Table("Route", Route, {"to": PLAIN, "via": PLAIN, **_ABOUT}, stored=("po
 NAMESPACE = Table(
     "Namespace",
     Namespace,
-    {"tenant": PLAIN, **_ABOUT},
+    {"tenant": PLAIN, "default_route": UNLESS_FALSE, **_ABOUT},
     entity="nodes/{name}",
     constant={"kind": "namespace"},
     holds=(
@@ -200,6 +202,20 @@ ACL_RULE = Table(
 ACL = Table(
     "ACL", None, {}, entity="acls/{name}", bare="rules", holds=(Held("rules", "ordered", ACL_RULE, "rules"),)
 )
+ROUTER_ROUTE = Table(
+    "Router_Route",
+    RouterRoute,
+    {"to": PLAIN, "via": PLAIN, "mac": OPTIONAL, **_ABOUT},
+    stored=("position",),
+    identity="to",
+)
+ROUTER = Table(
+    "Router",
+    Router,
+    {"tenant": PLAIN, "networks": LIST, "connects": LIST, **_ABOUT},
+    entity="routers/{name}",
+    holds=(Held("routes", "ordered", ROUTER_ROUTE, "routes"),),
+)
 EXPECT_GROUP = Table(
     "Expect_Group", None, {"members": LIST}, stored=("position",), identity="", bare="members"
 )
@@ -233,6 +249,7 @@ TOPOLOGY = Table(
         Held("qos", "named", QOS, "qos"),
         Held("groups", "named", GROUP, "groups"),
         Held("acls", "named", ACL, "acls"),
+        Held("routers", "named", ROUTER, "routers"),
         Held("expect", "single", EXPECT, "expect"),
     ),
 )

@@ -161,12 +161,61 @@ class KnownAddress:
 
 @dataclass(frozen=True, slots=True)
 class SwitchNetwork:
-    """A network on this bridge. learns: somewhere it has endpoints that nobody declared."""
+    """A network on this bridge. learns: somewhere it has endpoints that nobody declared.
+
+    gateway: the MAC of its gateway, where a router has it.
+    """
 
     tag: int
     owner: Owner
     learns: bool
     flood: tuple[int, ...]
+    gateway: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedNetwork:
+    """A network of a router. mac: its gateway's. gateways: (version, address); subnets: (version, prefix)."""
+
+    tag: int
+    owner: Owner
+    mac: int
+    gateways: tuple[tuple[int, int], ...]
+    subnets: tuple[tuple[int, Prefix], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """Whose address in a routed network has which MAC. version: 4 or 6."""
+
+    tag: int
+    version: int
+    address: int
+    mac: int
+    owner: Owner
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchRoute:
+    """A static route. number: its place in the file, from 1. tag, gateway, mac: of the next hop's network."""
+
+    number: int
+    version: int
+    prefix: Prefix
+    tag: int
+    gateway: int
+    mac: int
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchRouter:
+    """A router, where packets enter its networks. number: 32 bits, made of its name alone."""
+
+    number: int
+    owner: Owner
+    networks: tuple[RoutedNetwork, ...]
+    routes: tuple[SwitchRoute, ...]
+    neighbours: tuple[Neighbour, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,3 +229,4 @@ class Switch:
     networks: tuple[SwitchNetwork, ...]
     addresses: tuple[KnownAddress, ...] = ()
     acl_sets: tuple[AclSet, ...] = ()
+    routers: tuple[SwitchRouter, ...] = ()

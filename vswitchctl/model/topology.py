@@ -138,7 +138,7 @@ class Entity(BaseModel):
 
 
 class Tenant(Entity):
-    """An owner of networks and namespaces. Two tenants never exchange a packet."""
+    """An owner of networks and namespaces. Two tenants exchange no packet, unless a router connects them."""
 
 
 class Network(Entity):
@@ -146,6 +146,9 @@ class Network(Entity):
 
     tenant: Name
     subnets: tuple[Subnet, ...] = ()
+    gateway: Annotated[tuple[Address, ...], BeforeValidator(_one_or_many)] = Field(
+        (), description="the router's address in each subnet that is routed"
+    )
     vlan: Vlan | None = Field(None, description="the tag on bridge links; chosen and kept where absent")
     mtu: Mtu = 1500
 
@@ -201,6 +204,7 @@ class Namespace(Entity):
     tenant: Name
     interfaces: dict[Name, Interface] = Field(default_factory=dict)
     routes: tuple[Route, ...] = ()
+    default_route: StrictBool = Field(True, description="by its network's gateway, where there is one")
 
 
 class Uplink(Entity):
@@ -238,6 +242,25 @@ class Group(Entity):
     addresses: tuple[Cidr, ...] = ()
 
 
+class RouterRoute(Entity):
+    """A static route of a router. via: a next hop in one of its networks."""
+
+    to: RouteTarget
+    via: Address
+    mac: Mac | None = Field(None, description="the next hop's, where it is behind an uplink and not declared")
+
+
+class Router(Entity):
+    """Routes between networks at their gateways, on whichever bridge a packet enters."""
+
+    tenant: Name
+    networks: tuple[Name, ...]
+    connects: Annotated[tuple[Name, ...], BeforeValidator(_one_or_many)] = Field(
+        (), description="other tenants whose networks it may have, too"
+    )
+    routes: tuple[RouterRoute, ...] = ()
+
+
 class Expect(Entity):
     """What the author expects of the result: the proof that `verify` and the tests hold it to."""
 
@@ -257,6 +280,7 @@ class Topology(Entity):
     qos: dict[Name, Qos] = Field(default_factory=dict)
     groups: dict[Name, Group] = Field(default_factory=dict)
     acls: dict[Name, tuple[Rule, ...]] = Field(default_factory=dict)
+    routers: dict[Name, Router] = Field(default_factory=dict)
     expect: Expect | None = None
 
     def interface(self, end: str) -> Interface | None:
@@ -279,6 +303,10 @@ class Topology(Entity):
         interface = self.interface(end)
         declared = interface.mac if interface is not None else None
         return declared or derived_mac(self.name, end)
+
+    def gateway_mac(self, network: str) -> str:
+        """The MAC of a network's gateway, the same on every bridge. No end has a name with two colons."""
+        return derived_mac(self.name, f"gateway::{network}")
 
     def endpoint_mtu(self, end: str) -> int:
         """The declared MTU of 'node:interface', else its network's."""
@@ -321,4 +349,5 @@ def entities(topology: Topology) -> tuple[str, ...]:
         *(f"interfaces/{end}" for end in topology.endpoints()),
         *(f"links/{link_name(link)}" for link in topology.links),
         *(f"acls/{name}" for name in topology.acls),
+        *(f"routers/{name}" for name in topology.routers),
     )

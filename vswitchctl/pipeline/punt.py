@@ -33,6 +33,8 @@ class Opcode(IntEnum):
     """Denied before its receiver: the answer runs through the pipeline to the sender."""
     TIME_EXCEEDED = 3
     """Its TTL or hop limit ends at a gateway."""
+    NO_ROUTE = 4
+    """Its router has no route for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,10 @@ def _list_of(item: dict[str, Any], *examples: Any) -> dict[str, Any]:
 
 _KEYS: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("Network", "subnets"): _list_of(_PREFIXED, ["10.1.0.0/24"], ["10.1.0.0/24", "fd00:1::/64"]),
+    ("Network", "gateway"): {
+        "anyOf": [_ADDRESS, _list_of(_ADDRESS)],
+        "examples": ["10.1.0.1", ["10.1.0.1", "fd00:1::1"]],
+    },
     ("Interface", "ip"): {
         "anyOf": [_PREFIXED, _list_of(_PREFIXED)],
         "examples": ["10.1.0.11/24", ["10.1.0.11/24", "fd00:1::11/64"]],
@@ -82,6 +86,11 @@ _KEYS: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("Peer", "cidr"): {"anyOf": [_CIDR, {"type": "null"}]},
     ("Route", "to"): {"anyOf": [{"const": "default"}, _PREFIXED], "examples": ["default", "10.2.0.0/24"]},
     ("Route", "via"): {**_ADDRESS, "examples": ["10.1.0.1"]},
+    ("Router", "networks"): _list_of(_NAME, ["red-web", "red-db"]),
+    ("Router", "connects"): {"anyOf": [_NAME, _list_of(_NAME)], "examples": ["blue", ["blue", "green"]]},
+    ("RouterRoute", "to"): {"anyOf": [{"const": "default"}, _PREFIXED], "examples": ["default", "::/0"]},
+    ("RouterRoute", "via"): {**_ADDRESS, "examples": ["192.0.2.1"]},
+    ("RouterRoute", "mac"): _MAC,
     ("Qos", "max_rate"): _RATE,
     ("Qos", "burst"): _RATE,
     ("Qos", "min_rate"): _RATE,

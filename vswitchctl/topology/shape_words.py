@@ -26,6 +26,8 @@ from vswitchctl.model.topology import (
     Network,
     Qos,
     Route,
+    Router,
+    RouterRoute,
     Tenant,
     Topology,
     Uplink,
@@ -59,6 +61,7 @@ _ENTRIES: Final[Mapping[str, type[BaseModel]]] = {
     "links": Link,
     "qos": Qos,
     "groups": Group,
+    "routers": Router,
 }
 """What stands in a section, where it is of one kind."""
 
@@ -95,6 +98,8 @@ def _keys(loc: tuple[str | int, ...]) -> tuple[str, ...]:
             model = AllowedPair
         case ("nodes", _, _, "routes", _):
             model = Route
+        case ("routers", _, "routes", _):
+            model = RouterRoute
         case ("nodes", _, str(kind)):
             model = NODES.get(kind, Topology)
         case ("acls", _, _):
@@ -114,6 +119,7 @@ def _extra(details: ErrorDetails) -> Words:
 _EXAMPLES: Final = {
     "tenant": "tenant: red",
     "network": "network: red-web",
+    "networks": "networks: [red-web, red-db]",
     "interface": "interface: eth1",
     "ends": 'ends: ["web1:eth0", br-a]',
     "to": "to: 10.2.0.0/24",
@@ -250,7 +256,7 @@ def _corrected(value: Any, loc: tuple[str | int, ...]) -> str:
         if "ip" in loc:
             length = 64 if ":" in value else 24
             return f"write {ipaddress.ip_address(value)}/{length}, with the prefix length of your subnet"
-        if loc[-1] == "via":
+        if loc[-1] == "via" or "gateway" in loc:
             return f"write {ipaddress.ip_interface(value).ip}"
     except ValueError:
         return ""

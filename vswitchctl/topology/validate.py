@@ -12,6 +12,7 @@ from vswitchctl.topology import (
     check_names,
     check_policy,
     check_references,
+    check_routing,
     check_security,
 )
 from vswitchctl.topology.document import Finding, in_order
@@ -53,6 +54,13 @@ CHECKS: Final[tuple[Callable[[Subject], Iterator[Issue]], ...]] = (
     check_policy.groups,
     check_policy.rules,
     check_policy.interfaces,
+    check_policy.routed_peers,
+    check_routing.gateways,
+    check_routing.routers,
+    check_routing.apart,
+    check_routing.routes,
+    check_routing.whole,
+    check_routing.macs,
 )
 
 
