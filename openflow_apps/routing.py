@@ -13,6 +13,7 @@ from ipaddress import ip_network
 
 from openflow_apps.answers import NO_ROUTE, TIME_EXCEEDED, icmp_error, version_of
 from openflow_apps.arp_nd import SOLICITED_OVERRIDE, TARGET_LINK_LAYER
+from openflow_apps.next_hop import noting, noting_questions
 from vswitchctl.model.flow import Flow
 from vswitchctl.model.switch import RoutedNetwork, Switch, SwitchRouter
 from vswitchctl.pipeline import fields as f
@@ -62,27 +63,24 @@ _ND: Match = {f.ETH_TYPE: f.ETH_TYPE_IPV6, f.IP_PROTO: f.PROTO_ICMPV6, f.ICMPV6_
 _FROM_NOWHERE = load(_INGRESS, 0)
 _BACK = [move(f.IN_PORT, OUT_PORT), _FROM_NOWHERE]
 
-_ARP = Template(
-    GATEWAY,
-    FOR_US,
-    {
-        NETWORK: Var("network"),
-        f.ETH_TYPE: f.ETH_TYPE_ARP,
-        f.ARP_OP: f.ARP_REQUEST,
-        f.ARP_TPA: Var("address"),
-    },
-    [
-        move(f.ETH_SRC, f.ETH_DST),
-        set_field(f.ETH_SRC, Var("mac")),
-        set_field(f.ARP_OP, f.ARP_REPLY),
-        move(f.ARP_SHA, f.ARP_THA),
-        set_field(f.ARP_SHA, Var("mac")),
-        move(f.ARP_SPA, f.ARP_TPA),
-        set_field(f.ARP_SPA, Var("address")),
-        *_BACK,
-    ],
-    goto=OUTPUT,
-)
+_ARP_ANSWER = [
+    move(f.ETH_SRC, f.ETH_DST),
+    set_field(f.ETH_SRC, Var("gateway_mac")),
+    set_field(f.ARP_OP, f.ARP_REPLY),
+    move(f.ARP_SHA, f.ARP_THA),
+    set_field(f.ARP_SHA, Var("gateway_mac")),
+    move(f.ARP_SPA, f.ARP_TPA),
+    set_field(f.ARP_SPA, Var("gateway")),
+    *_BACK,
+]
+_ARP_QUESTION: Match = {
+    NETWORK: Var("network"),
+    f.ETH_TYPE: f.ETH_TYPE_ARP,
+    f.ARP_OP: f.ARP_REQUEST,
+    f.ARP_TPA: Var("gateway"),
+}
+_ARP = Template(GATEWAY, FOR_US, _ARP_QUESTION, _ARP_ANSWER, goto=OUTPUT)
+_ARP_OF_NEXT_HOP = noting_questions(_ARP_ANSWER)
 _SOLICITATION: Match = {
     NETWORK: Var("network"),
     **_ND,
@@ -230,9 +228,10 @@ def no_route(packet: PacketIn) -> Iterator[PacketOut]:
 def _network(network: RoutedNetwork, router: int) -> Iterator[Flow]:
     mark = cookie(network.owner)
     for version, address in network.gateways:
-        answer = _ARP if version == 4 else _SOLICITED
-        yield answer(mark, network=network.tag, address=address, mac=network.mac)
-        if version == 6:
+        if version == 4:
+            yield _ARP(mark, network=network.tag, gateway=address, gateway_mac=network.mac)
+        else:
+            yield _SOLICITED(mark, network=network.tag, address=address, mac=network.mac)
             yield _NO_SOURCE(mark, network=network.tag, address=address)
         yield _ECHO[version](mark, router=router, address=address)
         yield _OWN[version](mark, router=router, address=address)
@@ -288,6 +287,8 @@ class Routing:
             yield _ADVERTISE(mark)
             for template in _NEVER:
                 yield template(mark)
+        for hop in switch.next_hops:
+            yield from noting(hop, _ARP_OF_NEXT_HOP)
         for router in switch.routers:
             for network in router.networks:
                 yield from _network(network, router.number)

@@ -94,6 +94,10 @@ def _field_name(name: str) -> str:
     return OXM_NAMES.get(name, name.removesuffix("_nxm"))
 
 
+_Bits = tuple[tuple[str, int, int, int], ...]
+"""(field, offset, width, value) of each part of a learned flow."""
+
+
 @dataclass(frozen=True)
 class _Rule:
     table: int
@@ -129,6 +133,7 @@ class Switch:
         for rules in self.tables.values():
             rules.sort(key=lambda rule: -rule.priority)
         self.learned: dict[tuple[tuple[str, int], ...], dict[str, int]] = {}
+        self.noted: dict[tuple[int, int, _Bits], _Bits] = {}
 
     def receive(self, frame: Frame, in_port: int) -> list[tuple[int, Frame]]:
         state = _State(frame, in_port)
@@ -138,6 +143,8 @@ class Switch:
     def _run(self, table: int, state: _State) -> None:
         if table == 81:
             self._consult_learned(state)
+        if self.noted:
+            self._consult_noted(table, state)
         following = [rule for rule in self.tables[table] if self._matches(rule, state)]
         if not following:
             return
@@ -202,8 +209,8 @@ class Switch:
             self._dec_ttl(state)
         elif kind == "NXActionResubmitTable":
             self._run(action.table_id, state)
-        elif kind == "NXActionUnknown" and action.subtype == LEARN2:
-            self._learn(state)
+        elif kind == "NXActionLearn" or (kind == "NXActionUnknown" and action.subtype == LEARN2):
+            self._learn(action, state)
         else:  # no connections are tracked here, so there are none to forget, and no daemon hears a copy
             unheard = {"NXActionCTClear", "NXActionController2"}
             assert kind in unheard, f"an action the pipeline should not use: {action}"
@@ -219,9 +226,35 @@ class Switch:
         assert ttl > 1, "Open vSwitch ends the packet here, and tells the controller"
         state.frame = state.frame.having("nw_ttl", ttl - 1)
 
-    def _learn(self, state: _State) -> None:
+    def _learn(self, action: Any, state: _State) -> None:
+        if type(action).__name__ == "NXActionLearn":
+            self._note(action, state)
+            return
         key = (("reg0", state.regs["reg0"] & 0xFFFF), ("eth_dst", _number(state.frame.src)))
         self.learned[key] = {"reg1": state.in_port}
+
+    def _note(self, action: Any, state: _State) -> None:
+        """A learned flow of any table: what it matches, and what it loads."""
+        parts: dict[str, list[tuple[str, int, int, int]]] = {"NXFlowSpecMatch": [], "NXFlowSpecLoad": []}
+        for spec in action.specs:
+            if isinstance(spec.src, tuple):
+                value = self._value(_field_name(spec.src[0]), state) >> spec.src[1] & (1 << spec.n_bits) - 1
+            else:
+                value = _number(spec.src)
+            parts[type(spec).__name__].append((_field_name(spec.dst[0]), spec.dst[1], spec.n_bits, value))
+        matches, loads = map(tuple, parts.values())
+        self.noted[action.table_id, action.priority, matches] = loads
+
+    def _consult_noted(self, table: int, state: _State) -> None:
+        for (where, _, matches), loads in sorted(self.noted.items(), key=lambda one: -one[0][1]):
+            if where == table and all(
+                self._value(name, state) >> offset & (1 << bits) - 1 == value
+                for name, offset, bits, value in matches
+            ):
+                for name, offset, bits, value in loads:
+                    mask = (1 << bits) - 1 << offset
+                    self._set(name, self._value(name, state) & ~mask | value << offset, state)
+                return
 
     def _consult_learned(self, state: _State) -> None:
         key = (("reg0", state.regs["reg0"] & 0xFFFF), ("eth_dst", _number(state.frame.dst)))

@@ -283,7 +283,9 @@ def _routes(draft: _Draft, members: list[str]) -> list[dict[str, str]]:
         elif any(_carries(node, network) for node in draft.data["nodes"].values()) and draft.draw(
             st.booleans()
         ):
-            routes[to] = {"to": to, "via": str(subnet[200]), "mac": f"0e:00:00:00:00:{len(routes):02x}"}
+            routes[to] = {"to": to, "via": str(subnet[200])}
+            if draft.draw(st.booleans()):
+                routes[to]["mac"] = f"0e:00:00:00:00:{len(routes):02x}"
     return list(routes.values())
 
 

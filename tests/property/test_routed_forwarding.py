@@ -30,6 +30,8 @@ OUTSIDE = (
     "ff02::5",
 )
 TTL = 17
+ASKED = "0e:00:00:00:01:01"
+"""The MAC that next hops say they have, where the file does not."""
 
 
 def number(mac: str) -> int:
@@ -62,11 +64,7 @@ def owner(topology: Topology, network: str, address: str) -> str | None:
         if interface and any(ip_interface(text).ip == ip_address(address) for text in interface.ip):
             return end
     hops = {
-        r.via
-        for router in topology.routers.values()
-        if network in router.networks
-        for r in router.routes
-        if r.mac
+        r.via for router in topology.routers.values() if network in router.networks for r in router.routes
     }
     if address in hops:
         return next((end for end in linked if isinstance(topology.nodes.get(end), Uplink)), None)
@@ -112,9 +110,38 @@ def senders(topology: Topology) -> Iterator[tuple[str, str, str, str]]:
                         yield end, network, str(own), gateway
 
 
+def asked(topology: Topology) -> Iterator[tuple[str, str, str]]:
+    """(uplink, network, address) of next hops that are asked for their MAC."""
+    for router in topology.routers.values():
+        for route in router.routes:
+            for network in router.networks:
+                end = owner(topology, network, route.via)
+                if route.mac is None and end and isinstance(topology.nodes.get(end), Uplink):
+                    yield end, network, route.via
+
+
+def answers(fabric: Fabric, topology: Topology) -> None:
+    """Every next hop says who it is, as it would where the daemon asks."""
+    for uplink, network, address in asked(topology):
+        node = topology.nodes[uplink]
+        vid = node.trunk.get(network) if isinstance(node, Uplink) else None
+        told = {
+            "eth_type": 0x0806,
+            "arp_op": 2,
+            "arp_sha": number(ASKED),
+            "arp_spa": int(ip_address(address)),
+        }
+        if ip_address(address).version == 6:
+            told = {"eth_type": 0x86DD, "ip_proto": 58, "icmpv6_type": 136, "icmpv6_code": 0}
+            told |= {"ipv6_nd_target": int(ip_address(address)), "ipv6_nd_tll": number(ASKED)}
+        frame = Frame(ASKED, topology.gateway_mac(network), vid, tuple(told.items()))
+        assert fabric.deliver(uplink, frame) == [], "it ends at the gateway"
+
+
 def warmed_up(topology: Topology) -> Fabric:
     """Linux bridges have heard everybody, gateways included: what they have not heard they flood."""
     fabric = Fabric(topology)
+    answers(fabric, topology)
     for network in topology.networks:
         for end in attachments(topology, network):
             if topology.interface(end) is not None:
@@ -153,6 +180,8 @@ def test_a_packet_gets_where_the_file_says_with_one_hop_less(topology: Topology)
             assert frame.src == topology.gateway_mac(expected[1])
             if topology.interface(receiver) is not None:
                 assert frame.dst == topology.endpoint_mac(receiver)
+            else:
+                assert frame.dst == ASKED or frame.dst.startswith("0e:00:00:00:00")
             assert fabric.send(end, packet(mac, gateway_mac, own, dst, ttl=1)) == {}
 
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address, ip_interface, ip_network
+from typing import NamedTuple
 
 from vswitchctl.compiler.endpoints import mac_number
 from vswitchctl.compiler.policy import Numbers
 from vswitchctl.model.state import Owner
 from vswitchctl.model.switch import Neighbour, RoutedNetwork, SwitchRoute, SwitchRouter
 from vswitchctl.model.topology import Router, RouterRoute, Topology
-from vswitchctl.topology.routing import AnyAddress, entry_bridges, is_routed, routed_subnets, uplinks_of
+from vswitchctl.topology.routing import (
+    AnyAddress,
+    entry_bridges,
+    is_routed,
+    routed_subnets,
+    router_of,
+    uplinks_of,
+)
 
 Entries = frozenset[str]
 """Bridges where packets enter the networks of a router."""
@@ -28,18 +36,56 @@ def switch_routers(topology: Topology, tags: Mapping[str, int]) -> tuple[tuple[E
     )
 
 
-def next_hop_macs(topology: Topology, network: str) -> Iterator[tuple[int, str, Owner]]:
-    """(MAC, uplink, owner) of next hops that routers declare behind the network's uplink, once each."""
+class OutsideHop(NamedTuple):
+    """A next hop behind an uplink. mac: its own where the file declares it, else one that stands for it.
+
+    asked: (version, address of the hop, of the gateway that asks) where nobody declared its MAC.
+    """
+
+    mac: int
+    uplink: str
+    owner: Owner
+    asked: tuple[int, int, int] | None
+
+
+def outside_hops(topology: Topology, network: str) -> Iterator[OutsideHop]:
+    """Next hops that no endpoint of the network is, once each."""
     seen: set[int] = set()
-    for name, router in topology.routers.items():
-        for route in router.routes if network in router.networks else ():
-            if route.mac is None or connected(topology, router, route) != network:
-                continue
-            mac = mac_number(route.mac)
-            if mac not in seen:
-                seen.add(mac)
-                for uplink in uplinks_of(topology, network):
-                    yield mac, uplink, Owner(topology.name, f"routers/{name}")
+    name = router_of(topology).get(network)
+    router = topology.routers.get(name or "")
+    if router is None or not router.routes:
+        return
+    owners, macs = _declared(topology, network), _declared_macs(router)
+    for route in router.routes:
+        via = ip_address(route.via)
+        if via in owners or connected(topology, router, route) != network:
+            continue
+        mac = mac_number(macs.get(route.via) or topology.next_hop_mac(network, route.via))
+        if mac not in seen:
+            seen.add(mac)
+            asks = via.version, int(via), int(_gateway_of(topology, network, via))
+            asked = None if route.via in macs else asks
+            for uplink in uplinks_of(topology, network):
+                yield OutsideHop(mac, uplink, Owner(topology.name, f"routers/{name}"), asked)
+
+
+def _declared_macs(router: Router) -> dict[str, str]:
+    """Next hop -> its MAC, where one of the routes has it."""
+    return {route.via: route.mac for route in router.routes if route.mac is not None}
+
+
+def _declared(topology: Topology, network: str) -> frozenset[AnyAddress]:
+    return frozenset(
+        ip_interface(text).ip
+        for interface in topology.endpoints().values()
+        if interface.network == network
+        for text in interface.ip
+    )
+
+
+def _gateway_of(topology: Topology, network: str, via: AnyAddress) -> AnyAddress:
+    subnets = routed_subnets(topology.networks[network])
+    return next(gateway for subnet, gateway in subnets.items() if via in subnet)
 
 
 def connected(topology: Topology, router: Router, route: RouterRoute) -> str | None:
@@ -91,11 +137,13 @@ def _neighbours(topology: Topology, router: Router, tags: Mapping[str, int], own
                 for text in interface.ip
                 if is_routed(topology.networks[interface.network], text)
             ]
-    hops = {route.via: route for route in router.routes if route.mac is not None}
-    for via, route in hops.items():
-        network = connected(topology, router, route)
-        if network is not None and route.mac is not None:
-            found.append(_neighbour(tags[network], ip_address(via), mac_number(route.mac), owner))
+    known, macs = {(one.tag, one.address) for one in found}, _declared_macs(router)
+    for route in router.routes:
+        network, via = connected(topology, router, route), ip_address(route.via)
+        if network is not None and (tags[network], int(via)) not in known:
+            known.add((tags[network], int(via)))
+            mac = mac_number(macs.get(route.via) or topology.next_hop_mac(network, route.via))
+            found.append(_neighbour(tags[network], via, mac, owner))
     return found
 
 

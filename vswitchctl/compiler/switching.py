@@ -13,7 +13,7 @@ from vswitchctl.compiler.endpoints import (
     port_security,
 )
 from vswitchctl.compiler.policy import acl_sets
-from vswitchctl.compiler.routing import next_hop_macs, switch_routers
+from vswitchctl.compiler.routing import OutsideHop, outside_hops, switch_routers
 from vswitchctl.compiler.wiring import Wiring
 from vswitchctl.model.intent import Stored
 from vswitchctl.model.state import Facts, Owner, PortKey
@@ -21,6 +21,7 @@ from vswitchctl.model.switch import (
     KnownAddress,
     KnownMac,
     Membership,
+    NextHop,
     PortAcl,
     Switch,
     SwitchNetwork,
@@ -70,6 +71,7 @@ class _Switches:
         self.memberships: dict[tuple[str, str], list[Membership]] = defaultdict(list)
         self.macs: dict[str, list[KnownMac]] = defaultdict(list)
         self.addresses: dict[str, list[KnownAddress]] = defaultdict(list)
+        self.next_hops: dict[str, list[NextHop]] = defaultdict(list)
         self.networks: dict[str, list[SwitchNetwork]] = defaultdict(list)
         self.numbered: dict[str, list[tuple[str, PortKey, int]]] = defaultdict(list)
         for (bridge, towards), key in wiring.ports.items():
@@ -115,6 +117,9 @@ class _Switches:
             addresses=tuple(sorted(self.addresses[name], key=lambda k: (k.tag, k.version, k.address))),
             acl_sets=tuple(acl_set for acl_set in self.acl_sets.values() if acl_set.number in used),
             routers=tuple(router for entries, router in self.routers if name in entries),
+            next_hops=tuple(
+                sorted(self.next_hops[name], key=lambda hop: (hop.tag, hop.version, hop.address))
+            ),
         )
 
     def _acl(self, towards: str) -> PortAcl | None:
@@ -163,13 +168,14 @@ class _Switches:
             if self.topology.interface(end) is not None
         ]
         asking = {switch for _, _, switch, _ in known}
-        known += [
-            (mac, uplink, paths.attached[uplink], owner)
-            for mac, uplink, owner in next_hop_macs(self.topology, network)
-            if uplink in paths.attached
-        ]
+        outside = [hop for hop in outside_hops(self.topology, network) if hop.uplink in paths.attached]
+        known += [(hop.mac, hop.uplink, paths.attached[hop.uplink], hop.owner) for hop in outside]
+        asked = {(paths.attached[hop.uplink], hop.mac) for hop in outside if hop.asked is not None}
+        self._next_hops(network, outside, paths)
         for bridge in bridges:
             for mac, end, switch, owner in known:
+                if (bridge, mac) in asked:
+                    continue
                 towards = end if switch == bridge else paths.next_hop.get((bridge, switch))
                 ofport = None if towards is None else self._ofport(bridge, towards)
                 if ofport is None:
@@ -181,6 +187,18 @@ class _Switches:
                         KnownAddress(tag, version, address, mac, here, owner)
                         for version, address in self.own_addresses.get(end, ())
                     ]
+
+    def _next_hops(self, network: str, outside: Iterable[OutsideHop], paths: Forwarding) -> None:
+        """Those that are asked for their MAC, where their uplink is."""
+        for hop in outside:
+            bridge = paths.attached[hop.uplink]
+            ofport = self._ofport(bridge, hop.uplink)
+            if hop.asked is not None and ofport is not None:
+                version, address, gateway = hop.asked
+                asks = gateway, self.gateways[self.tags[network]]
+                self.next_hops[bridge].append(
+                    NextHop(self.tags[network], version, address, hop.mac, asks, ofport, hop.owner)
+                )
 
     def _flood(self, network: str, bridge: str, paths: Forwarding) -> tuple[int, ...]:
         ends = [end for end, switch in paths.attached.items() if switch == bridge]

@@ -208,6 +208,22 @@ class SwitchRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class NextHop:
+    """A router behind an uplink of this bridge whose MAC nobody declared: it is asked, and learned.
+
+    mac: stands for its own in the network, until a packet leaves. gateway: (address, MAC), who asks.
+    """
+
+    tag: int
+    version: int
+    address: int
+    mac: int
+    gateway: tuple[int, int]
+    ofport: int
+    owner: Owner
+
+
+@dataclass(frozen=True, slots=True)
 class SwitchRouter:
     """A router, where packets enter its networks. number: 32 bits, made of its name alone."""
 
@@ -230,3 +246,4 @@ class Switch:
     addresses: tuple[KnownAddress, ...] = ()
     acl_sets: tuple[AclSet, ...] = ()
     routers: tuple[SwitchRouter, ...] = ()
+    next_hops: tuple[NextHop, ...] = ()

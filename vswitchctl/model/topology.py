@@ -247,7 +247,9 @@ class RouterRoute(Entity):
 
     to: RouteTarget
     via: Address
-    mac: Mac | None = Field(None, description="the next hop's, where it is behind an uplink and not declared")
+    mac: Mac | None = Field(
+        None, description="the next hop's, where it is behind an uplink; asked for where absent"
+    )
 
 
 class Router(Entity):
@@ -307,6 +309,10 @@ class Topology(Entity):
     def gateway_mac(self, network: str) -> str:
         """The MAC of a network's gateway, the same on every bridge. No end has a name with two colons."""
         return derived_mac(self.name, f"gateway::{network}")
+
+    def next_hop_mac(self, network: str, address: str) -> str:
+        """The MAC that stands for a next hop of which nobody declared one."""
+        return derived_mac(self.name, f"next-hop::{network}::{address}")
 
     def endpoint_mtu(self, end: str) -> int:
         """The declared MTU of 'node:interface', else its network's."""

@@ -55,6 +55,12 @@ ROUTER = Bits(REG[7], 0, 32, "router")
 GATEWAY_WORDS = tuple(Bits(REG[12 + number], 0, 32, f"gateway{number}") for number in range(4))
 """Address of the gateway that a packet was sent to, first word first; one of IPv4 is the first word."""
 
+NEXT_HOP_WORDS = tuple(Bits(REG[8 + number], 0, 32, f"next_hop{number}") for number in range(4))
+"""Address of the router behind an uplink that a packet goes to, likewise."""
+
+NEXT_HOP_MAC = Bits(REG[2], 2, 2, "next_hop_mac")
+"""Whether that router's MAC is known: 0 not, 1 from long ago, 2 heard lately."""
+
 SCRATCH = Bits(METADATA, 0, 48, "scratch")
 """A place to put a MAC address while two are swapped."""
 
@@ -68,6 +74,6 @@ REGISTERS: dict[str, Bits] = {
     bits.name: bits
     for bits in (
         *(NETWORK, OUT_PORT, LEARN, NO_FLOOD, FLOOD_PART, ZONE, DENIED, ACL_SET),
-        *(ROUTER, *GATEWAY_WORDS, SCRATCH, REJECTED, FLOODED),
+        *(ROUTER, *GATEWAY_WORDS, *NEXT_HOP_WORDS, NEXT_HOP_MAC, SCRATCH, REJECTED, FLOODED),
     )
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from vswitchctl.pipeline.registers import GATEWAY_WORDS
+from vswitchctl.pipeline.registers import GATEWAY_WORDS, NEXT_HOP_WORDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +98,9 @@ COMMIT_FROM = Table(
 GATEWAY = Table(
     60,
     "gateway",
-    matches=_ICMPV6 | {"network", "dl_dst", "arp_op", "arp_tpa", "nd_target", "nd_sll"},
-    sets=frozenset({"router", "in_port", "out_port"})
+    matches=_ICMPV6
+    | {"in_port", "network", "dl_dst", "arp_op", "arp_spa", "arp_tpa", "nd_target", "nd_sll", "nd_tll"},
+    sets=frozenset({"router", "in_port", "out_port", "learn:next_hop_learned"})
     | {"dl_src", "dl_dst", "arp_op", "arp_sha", "arp_spa", "arp_tha", "arp_tpa"}
     | {"ipv6_src", "ipv6_dst", "icmpv6_type", "nd_reserved", "nd_options_type"},
     next=frozenset({"gateway_nd", "route", "l2_learning", "output"}),
@@ -156,7 +157,7 @@ L2_LOOKUP = Table(
     "l2_lookup",
     matches=frozenset({"network", "dl_dst"}),
     sets=frozenset({"out_port"}),
-    next=frozenset({"l2_learned", "flood", "ct_to"}),
+    next=frozenset({"l2_learned", "flood", "next_hop", "ct_to"}),
     purpose="network and destination MAC choose the port",
 )
 L2_LEARNED = Table(
@@ -174,6 +175,30 @@ FLOOD = Table(
     sets=frozenset({"out_port", "flood_part", "flooded"}),
     next=frozenset({"flood", "ct_to", "output"}),
     purpose="with no port chosen, a copy for each port of the network's broadcast tree",
+)
+NEXT_HOP = Table(
+    84,
+    "next_hop",
+    matches=frozenset({"network", "dl_src", "dl_dst"}),
+    sets=frozenset(bits.name for bits in (*GATEWAY_WORDS, *NEXT_HOP_WORDS)),
+    next=frozenset({"next_hop_learned", "next_hop_known"}),
+    purpose="what leaves to a router behind an uplink that was found by asking",
+)
+NEXT_HOP_LEARNED = Table(
+    85,
+    "next_hop_learned",
+    matches=frozenset({"network", "dl_dst"}),
+    sets=frozenset({"dl_dst", "next_hop_mac"}),
+    purpose="the MAC that it said it has",
+    learned=True,
+)
+NEXT_HOP_KNOWN = Table(
+    86,
+    "next_hop_known",
+    matches=frozenset({"next_hop_mac"}),
+    sets=frozenset({"controller"}),
+    next=frozenset({"ct_to"}),
+    purpose="has the daemon ask where that is not known, or was not heard lately",
 )
 CT_TO = Table(
     90,
@@ -212,6 +237,7 @@ TABLES: tuple[Table, ...] = (
     *(CT_FROM, ACL_FROM, COMMIT_FROM),
     *(GATEWAY, GATEWAY_ND, ROUTE, NEIGHBOUR),
     *(L2_LEARNING, L2_LOOKUP, L2_LEARNED, FLOOD),
+    *(NEXT_HOP, NEXT_HOP_LEARNED, NEXT_HOP_KNOWN),
     *(CT_TO, ACL_TO, COMMIT_TO, OUTPUT),
 )
 """Numbers in between are left for QoS in (30) and QoS out (110)."""

@@ -21,7 +21,7 @@ from vswitchctl.topology.routing import (
 from vswitchctl.topology.source import Path
 from vswitchctl.topology.subject import Issue, Subject
 
-HOLDS = "a next hop is the 'ip' of an endpoint, or has its 'mac' in the route and is behind an uplink"
+HOLDS = "a next hop is the 'ip' of an endpoint, or behind the only uplink of its network"
 
 
 def gateways(subject: Subject) -> Iterator[Issue]:
@@ -219,16 +219,14 @@ def _located(subject: Subject, route: RouterRoute, network: str, path: Path) -> 
         yield from _forwards(subject, route, owner, path)
         return
     uplinks = uplinks_of(subject.topology, network)
-    if route.mac is None:
-        message = f"{route.via} is nobody's declared address, and nothing here asks for its MAC address"
-        yield Issue((*path, "via"), message, _remedy(uplinks))
-        return
     if len(uplinks) != 1:
         what = f"{len(uplinks)} uplinks" if uplinks else "no uplink"
-        message = f"network '{network}' has {what}, so it is not known where {route.mac} is"
-        yield Issue(
-            (*path, "mac"), message, "a next hop with a 'mac' is behind the only uplink of its network"
+        message = (
+            f"{route.via} is nobody's declared address, and network '{network}' has {what} to look for it"
         )
+        yield Issue((*path, "via"), message, HOLDS)
+    if route.mac is None:
+        return
     owners = {
         subject.topology.endpoint_mac(placed.end): placed.end
         for placed in subject.interfaces
@@ -237,12 +235,6 @@ def _located(subject: Subject, route: RouterRoute, network: str, path: Path) -> 
     if route.mac in owners:
         message = f"{route.mac} is the MAC address of '{owners[route.mac]}', not of {route.via}"
         yield Issue((*path, "mac"), message, "correct one of the two")
-
-
-def _remedy(uplinks: list[str]) -> str:
-    if uplinks:
-        return f"add 'mac: ...' to the route, the router's behind uplink '{uplinks[0]}'"
-    return HOLDS
 
 
 def _forwards(subject: Subject, route: RouterRoute, end: str, path: Path) -> Iterator[Issue]:
