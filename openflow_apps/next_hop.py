@@ -103,13 +103,13 @@ _ADVERTISEMENT: Match = {
 }
 
 
-def _heard(match: Match, mac: f.Field) -> list[Template]:
+def _heard(match: Match, mac: f.Field) -> tuple[Template, Template]:
     """Noted; what was for the gateway ends here, what was for all goes on."""
     to_us: Match = {**match, f.ETH_DST: Var("gateway_mac")}
-    return [
+    return (
         Template(GATEWAY, HEARD_BY_US, to_us, _note(mac)),
         Template(GATEWAY, HEARD, match, _note(mac), goto=L2_LEARNING),
-    ]
+    )
 
 
 _HEARD = {4: _heard(_ARP, f.ARP_SHA), 6: _heard(_ADVERTISEMENT, f.ND_TLL)}
@@ -121,13 +121,14 @@ def noting(hop: NextHop, asked: Template) -> Iterator[Flow]:
     mark = cookie(hop.owner)
     address, gateway_mac = hop.gateway
     about = {"port": hop.ofport, "network": hop.tag, "address": hop.address, "mac": hop.mac}
-    about |= {"gateway_mac": gateway_mac, "learned": cookie(hop.owner, LEARNED_RULE)}
-    for template in _HEARD[hop.version]:
-        yield template(mark, **about)
+    about["learned"] = cookie(hop.owner, LEARNED_RULE)
+    for_us, for_all = _HEARD[hop.version]
+    yield for_us(mark, **about, gateway_mac=gateway_mac)
+    yield for_all(mark, **about)
     if hop.version == 6:
         yield _NO_TARGET(mark, port=hop.ofport, network=hop.tag, address=hop.address)
     else:
-        yield asked(mark, **about, gateway=address)
+        yield asked(mark, **about, gateway_mac=gateway_mac, gateway=address)
 
 
 def noting_questions(answer: Sequence[Action]) -> Template:
