@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.strategies import topologies
@@ -179,6 +179,7 @@ def test_everything_a_topology_says_survives() -> None:
     assert stored.zones == {"web1:eth1": 3}
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(topologies(max_bridges=3, max_endpoints=6, acls=True, routers=True))
 def test_any_topology_survives(topology: Topology) -> None:
     stored = to_stored(rows(topology))
@@ -186,6 +187,7 @@ def test_any_topology_survives(topology: Topology) -> None:
     assert names_in_order(stored.topology) == names_in_order(topology)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     topologies(max_bridges=3, max_endpoints=4, acls=True, routers=True),
     topologies(max_bridges=3, max_endpoints=4, acls=True, routers=True),
