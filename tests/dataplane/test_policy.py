@@ -1,7 +1,8 @@
 """Open vSwitch against the plain reference: whole histories of packets through real conntrack.
 
 Random policies on one bridge with a router, random packets and answers in both directions, and policies that
-change under connections that are open. Devices are simulated (netdev-dummy), the datapath and its conntrack are not.
+change under connections that are open. Devices are simulated (netdev-dummy), the datapath and its conntrack
+are not.
 """
 
 from __future__ import annotations
