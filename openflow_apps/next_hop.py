@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from openflow_apps.answers import version_of, who_has
+from openflow_apps.answers import who_has
 from vswitchctl.model.flow import Flow
+from vswitchctl.model.state import Owner
 from vswitchctl.model.switch import NextHop, Switch
 from vswitchctl.pipeline import fields as f
 from vswitchctl.pipeline.actions import Action, copy_spec, learn, load, load_spec, resubmit
 from vswitchctl.pipeline.cookies import LEARNED_RULE, cookie
 from vswitchctl.pipeline.encode import Match, Template, Var
+from vswitchctl.pipeline.ip import version_of
 from vswitchctl.pipeline.punt import Answer, Opcode, PacketIn, PacketOut, continue_in, punt
 from vswitchctl.pipeline.registers import (
     GATEWAY_WORDS,
@@ -121,7 +123,7 @@ def noting(hop: NextHop, asked: Template) -> Iterator[Flow]:
     mark = cookie(hop.owner)
     address, gateway_mac = hop.gateway
     about = {"port": hop.ofport, "network": hop.tag, "address": hop.address, "mac": hop.mac}
-    about["learned"] = cookie(hop.owner, LEARNED_RULE)
+    about["learned"] = cookie(Owner(hop.owner.topology, f"{hop.owner.entity}/{hop.mac:x}"), LEARNED_RULE)
     for_us, for_all = _HEARD[hop.version]
     yield for_us(mark, **about, gateway_mac=gateway_mac)
     yield for_all(mark, **about)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 
-from openflow_apps.answers import NO_ROUTE, TIME_EXCEEDED, icmp_error, version_of
+from openflow_apps.answers import NO_ROUTE, TIME_EXCEEDED, icmp_error
 from openflow_apps.arp_nd import SOLICITED_OVERRIDE, TARGET_LINK_LAYER
 from openflow_apps.next_hop import noting, noting_questions
 from vswitchctl.model.flow import Flow
@@ -20,6 +20,7 @@ from vswitchctl.pipeline import fields as f
 from vswitchctl.pipeline.actions import Action, ct_clear, dec_ttl, load, move, set_field
 from vswitchctl.pipeline.cookies import cookie
 from vswitchctl.pipeline.encode import Match, Template, Var, flow
+from vswitchctl.pipeline.ip import version_of
 from vswitchctl.pipeline.punt import Answer, Opcode, PacketIn, PacketOut, continue_in, punt
 from vswitchctl.pipeline.registers import GATEWAY_WORDS, NETWORK, OUT_PORT, ROUTER, SCRATCH, Bits
 from vswitchctl.pipeline.tables import (

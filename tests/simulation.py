@@ -30,7 +30,8 @@ from vswitchctl.pipeline.app import load_apps
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 LEARN2 = 45
-"""NXAST_LEARN2, which os-ken does not decode: taken for what openflow_apps/learning.py says it learns."""
+"""NXAST_LEARN2, which os-ken does not decode: its cookie and limit count, and what it learns is taken for
+what openflow_apps/learning.py says."""
 
 IN_PORT = 0xFFFFFFF8
 """OFPP_IN_PORT."""
@@ -134,6 +135,7 @@ class Switch:
             rules.sort(key=lambda rule: -rule.priority)
         self.learned: dict[tuple[tuple[str, int], ...], dict[str, int]] = {}
         self.noted: dict[tuple[int, int, _Bits], _Bits] = {}
+        self.learned_by: dict[tuple[tuple[str, int], ...], int] = {}
 
     def receive(self, frame: Frame, in_port: int) -> list[tuple[int, Frame]]:
         state = _State(frame, in_port)
@@ -230,8 +232,12 @@ class Switch:
         if type(action).__name__ == "NXActionLearn":
             self._note(action, state)
             return
+        spec: bytes = action.data
         key = (("reg0", state.regs["reg0"] & 0xFFFF), ("eth_dst", _number(state.frame.src)))
-        self.learned[key] = {"reg1": state.in_port}
+        (cookie,), (limit,) = struct.unpack_from("!Q", spec, 6), struct.unpack_from("!I", spec, 22)
+        if sum(other == cookie for other in self.learned_by.values()) < limit:
+            self.learned[key] = {"reg1": state.in_port}
+            self.learned_by[key] = cookie
 
     def _note(self, action: Any, state: _State) -> None:
         """A learned flow of any table: what it matches, and what it loads."""

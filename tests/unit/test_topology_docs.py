@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vswitchctl.model.policy import Peer, Rule
+from vswitchctl.model.policy import Log, Peer, Rule
 from vswitchctl.model.topology import (
     Expect,
     Group,
@@ -50,7 +50,7 @@ def test_its_python_is_a_topology(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "model",
     [
-        *(Topology, Network, *NODES.values(), Interface, Route, Link, Qos, Group, Rule, Peer, Expect),
+        *(Topology, Network, *NODES.values(), Interface, Route, Link, Qos, Group, Rule, Log, Peer, Expect),
         *(Router, RouterRoute),
     ],
 )

@@ -60,7 +60,8 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("three ends", {"links": [{"ends": ["br-a", "br-b", "br-c"]}]}),
     ("ports", {"acls": {"web": [{"direction": "in", "action": "allow", "protocol": "tcp", "ports": ["a"]}]}}),
     ("refuse", {"acls": {"web": [{"direction": "in", "action": "refuse"}]}}),
-    ("log", {"acls": {"web": [{"direction": "in", "action": "deny", "log": True}]}}),
+    ("log", {"acls": {"web": [{"direction": "in", "action": "deny", "log": "often"}]}}),
+    ("log's rate", {"acls": {"web": [{"direction": "in", "action": "deny", "log": {"rate": 1001}}]}}),
     ("gateway", {"networks": {"web": {"tenant": "red", "gateway": "10.1.0.1/24"}}}),
     ("no networks", {"routers": {"r": {"tenant": "red"}}}),
     (
@@ -73,6 +74,8 @@ GOOD: list[dict[str, Any]] = [
     {"tenants": {"red": None}},
     {"tenants": None, "nodes": None, "links": None},
     {"acls": {"web": [{"direction": "in", "action": "deny", "from": "any", "stateful": False}]}},
+    {"acls": {"web": [{"direction": "in", "action": "deny", "log": True}]}},
+    {"acls": {"web": [{"direction": "in", "action": "deny", "log": {"rate": 5}}]}},
     {"qos": {"gold": {"max_rate": "1.5 Gbit", "burst": None}}},
 ]
 

@@ -116,7 +116,7 @@ def _may_be_boolean(path: Path) -> bool:
         case ("nodes", _, str(key)):
             return key in BOOLEANS[Namespace]
         case ("acls", _, int(), str(key)):
-            return key in BOOLEANS[Rule] or key not in Rule.model_fields
+            return key == "log" or key in BOOLEANS[Rule] or key not in Rule.model_fields
     return False
 
 
