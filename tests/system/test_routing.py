@@ -18,6 +18,7 @@ from tests.system.test_learning import inside, outsider
 WEB, DB, NEAR = ("10.1.0.11", "fd00:1::11"), ("10.2.0.11", "fd00:2::11"), ("10.2.0.12", "fd00:2::12")
 GATEWAY = ("10.1.0.1", "fd00:1::1")
 INTERNET = "198.51.100.1"
+SITE = "02:00:00:00:00:fe"
 
 
 def example() -> str:
@@ -29,7 +30,7 @@ def example() -> str:
 def site_router() -> Iterator[None]:
     """What is behind the uplink: a router of its own MAC, with the routes back and an address far away."""
     with outsider("site", "wan-out", "192.0.2.1/24"):
-        inside("ip", "link", "set", "eth0", "address", "02:00:00:00:00:fe", namespace="site")
+        inside("ip", "link", "set", "eth0", "address", SITE, namespace="site")
         inside("ip", "link", "set", "lo", "up", namespace="site")
         inside("ip", "address", "add", f"{INTERNET}/32", "dev", "lo", namespace="site")
         inside("ip", "route", "add", "10.0.0.0/8", "via", "192.0.2.254", namespace="site")
@@ -107,8 +108,43 @@ def test_the_gateway_shows_in_a_trace_and_says_what_it_cannot_route(
         assert f"From {GATEWAY[1]}" in ping("web", "2001:db8::1")
 
 
+@pytest.mark.parametrize("version", [0, 1], ids=["IPv4", "IPv6"])
+def test_the_gateway_s_errors_pass_acls(routed: tuple[Stack, Path], version: int) -> None:
+    """They come from a router, not from whom a rule names."""
+    assert f"From {('10.2.0.1', 'fd00:2::1')[version]}" in ping("db", WEB[version], "-t", "1")
+
+
+@pytest.mark.parametrize("version", [0, 1], ids=["IPv4", "IPv6"])
+def test_rules_that_reject_tell_senders_in_other_networks(routed: tuple[Stack, Path], version: int) -> None:
+    stack, file = routed
+    data = yaml.safe_load(example())
+    data["acls"]["db"].insert(-1, {"direction": "in", "action": "reject"})
+    data["acls"]["web"] = [
+        {
+            "direction": "out",
+            "action": "reject",
+            "protocol": "tcp",
+            "ports": [25],
+            "to": {"network": "red-db"},
+        },
+        {"direction": "out", "action": "allow"},
+    ]
+    data["nodes"]["web"]["interfaces"]["eth0"]["acls"] = "web"
+    file.write_text(yaml.safe_dump(data, sort_keys=False))
+    stack.apply(file)
+    with server("db", 5432, 25), server("near", 5432):
+        for address in (DB[version], NEAR[version]):
+            assert ask("web", address, 5432, patience=8) == "question"
+            assert ask("web", address, 8080, patience=8) == "refused", "by the receiver"
+            assert ask("web", address, 53, "udp", patience=8) == "refused"
+            assert ask("web", address, 25, patience=8) == "refused", "by its own rule"
+    with server("web", 80):
+        assert ask("db", WEB[version], 80) == "question", "answers of a connection pass both"
+
+
 def test_the_way_out_leads_by_the_uplink_and_back(routed: tuple[Stack, Path]) -> None:
-    assert pings("web", INTERNET) and pings("db", INTERNET)
+    until(lambda: pings("web", INTERNET), "the site's router has said its MAC")
+    assert pings("db", INTERNET)
     assert pings("web", "192.0.2.1"), "the next hop itself"
     assert pings("site", WEB[0]) and pings("site", DB[0]), "its questions for the gateway are answered"
     assert pings("site", "192.0.2.254")
@@ -125,10 +161,24 @@ def test_a_namespace_that_forwards_is_a_next_hop(routed: tuple[Stack, Path]) -> 
 
 def test_packets_are_routed_without_the_daemon(routed: tuple[Stack, Path]) -> None:
     stack, _ = routed
+    until(lambda: pings("web", INTERNET), "the site's router has said its MAC")
     stack.kill_daemon()
     assert pings("web", DB[0]) and pings("web", GATEWAY[1]) and pings("web", INTERNET)
     assert "From" not in ping("web", DB[0], "-t", "1"), "dropped, and nobody says so"
     stack.cli("up")
+
+
+def test_a_next_hop_whose_mac_is_declared_needs_no_daemon(stack: Stack, tmp_path: Path) -> None:
+    data = yaml.safe_load(example())
+    data["routers"]["red"]["routes"][0]["mac"] = SITE
+    file = tmp_path / "routing.yaml"
+    file.write_text(yaml.safe_dump(data, sort_keys=False))
+    with site_router():
+        stack.apply(file)
+        stack.kill_daemon()
+        assert pings("web", INTERNET)
+        stack.cli("up")
+        stack.cli("destroy", "routing", "--yes")
 
 
 def test_a_change_of_routes_changes_their_flows_alone(routed: tuple[Stack, Path]) -> None:
