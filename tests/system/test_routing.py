@@ -142,6 +142,12 @@ def test_rules_that_reject_tell_senders_in_other_networks(routed: tuple[Stack, P
         assert ask("db", WEB[version], 80) == "question", "answers of a connection pass both"
 
 
+def test_the_readme_says_what_is_seen(routed: tuple[Stack, Path]) -> None:
+    answer = "From 10.1.0.1 icmp_seq=1 Time to live exceeded"
+    assert answer in ping("web", DB[0], "-t", "1")
+    assert f"# {answer}\n" in (ROOT / "README.md").read_text()
+
+
 def test_the_way_out_leads_by_the_uplink_and_back(routed: tuple[Stack, Path]) -> None:
     until(lambda: pings("web", INTERNET), "the site's router has said its MAC")
     assert pings("db", INTERNET)
