@@ -118,7 +118,8 @@ def test_the_gateway_s_errors_pass_acls(routed: tuple[Stack, Path], version: int
 def test_rules_that_reject_tell_senders_in_other_networks(routed: tuple[Stack, Path], version: int) -> None:
     stack, file = routed
     data = yaml.safe_load(example())
-    data["acls"]["db"].insert(-1, {"direction": "in", "action": "reject"})
+    closed = {"direction": "in", "action": "allow", "protocol": "udp", "ports": [9999]}
+    data["acls"]["db"][-1:-1] = [closed, {"direction": "in", "action": "reject"}]
     data["acls"]["web"] = [
         {
             "direction": "out",
@@ -138,6 +139,7 @@ def test_rules_that_reject_tell_senders_in_other_networks(routed: tuple[Stack, P
             assert ask("web", address, 8080, patience=8) == "refused", "by the receiver"
             assert ask("web", address, 53, "udp", patience=8) == "refused"
             assert ask("web", address, 25, patience=8) == "refused", "by its own rule"
+            assert ask("web", address, 9999, "udp", patience=8) == "refused", "by its kernel: a related error"
     with server("web", 80):
         assert ask("db", WEB[version], 80) == "question", "answers of a connection pass both"
 
