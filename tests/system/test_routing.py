@@ -16,7 +16,9 @@ from tests.system.test_acl import ask, server
 from tests.system.test_learning import inside, outsider
 
 WEB, DB, NEAR = ("10.1.0.11", "fd00:1::11"), ("10.2.0.11", "fd00:2::11"), ("10.2.0.12", "fd00:2::12")
-GATEWAY = ("10.1.0.1", "fd00:1::1")
+GATEWAY, DB_GATEWAY = ("10.1.0.1", "fd00:1::1"), ("10.2.0.1", "fd00:2::1")
+VERSIONS = (0, 1)
+"""Where the addresses of IPv4 and IPv6 stand in these."""
 INTERNET = "198.51.100.1"
 SITE = "02:00:00:00:00:fe"
 
@@ -75,47 +77,40 @@ def pings(namespace: str, address: str, *options: str) -> bool:
     return " 0% packet loss" in ping(namespace, address, *options)
 
 
-@pytest.mark.parametrize("version", [0, 1], ids=["IPv4", "IPv6"])
-def test_networks_of_a_router_reach_each_other_and_their_gateways(
-    routed: tuple[Stack, Path], version: int
-) -> None:
-    assert all(pings("web", address[version]) for address in (DB, NEAR, GATEWAY))
-    assert all(pings(namespace, WEB[version]) for namespace in ("db", "near"))
-    assert pings("web", ("10.2.0.1", "fd00:2::1")[version]), "the gateway of another network, at its own"
-    assert pings("db", GATEWAY[version]), "and one that has ACLs"
-    assert "ttl=63" in ping("web", DB[version]), "one hop"
+def test_networks_of_a_router_reach_each_other_and_their_gateways(routed: tuple[Stack, Path]) -> None:
+    for version in VERSIONS:
+        assert all(pings("web", address[version]) for address in (DB, NEAR, GATEWAY))
+        assert all(pings(namespace, WEB[version]) for namespace in ("db", "near"))
+        assert pings("web", DB_GATEWAY[version]), "the gateway of another network, at its own"
+        assert pings("db", GATEWAY[version]), "and one that has ACLs"
+        assert "ttl=63" in ping("web", DB[version]), "one hop"
 
 
-@pytest.mark.parametrize("version", [0, 1], ids=["IPv4", "IPv6"])
-@pytest.mark.parametrize("namespace", ["db", "near"], ids=["another bridge", "the same bridge"])
-def test_acls_hold_behind_the_gateway(routed: tuple[Stack, Path], namespace: str, version: int) -> None:
-    address = {"db": DB, "near": NEAR}[namespace][version]
-    with server(namespace, 5432, 8080), server("web", 80):
-        assert ask("web", address, 5432) == "question"
-        assert ask("web", address, 8080) == "silence"
-        assert ask({"db": "near", "near": "db"}[namespace], address, 5432) == "silence", "not of red-web"
-        assert ask(namespace, WEB[version], 80) == "question"
+def test_acls_hold_behind_the_gateway(routed: tuple[Stack, Path]) -> None:
+    """`db` is on another bridge than `web`, `near` on the same."""
+    for version in VERSIONS:
+        for namespace, address, other in (("db", DB[version], "near"), ("near", NEAR[version], "db")):
+            with server(namespace, 5432, 8080), server("web", 80):
+                assert ask("web", address, 5432, patience=8) == "question"
+                assert ask("web", address, 8080) == "silence"
+                assert ask(other, address, 5432) == "silence", "not of red-web"
+                assert ask(namespace, WEB[version], 80, patience=8) == "question"
 
 
-@pytest.mark.parametrize("version", [0, 1], ids=["IPv4", "IPv6"])
-def test_the_gateway_shows_in_a_trace_and_says_what_it_cannot_route(
-    routed: tuple[Stack, Path], version: int
-) -> None:
-    said = ping("web", DB[version], "-t", "1")
-    assert f"From {GATEWAY[version]}" in said
-    assert re.search("time to live exceeded|hop limit", said, re.IGNORECASE), said
-    if version == 1:  # IPv4 has a default route
-        assert f"From {GATEWAY[1]}" in ping("web", "2001:db8::1")
+def test_the_gateway_shows_in_a_trace_and_says_what_it_cannot_route(routed: tuple[Stack, Path]) -> None:
+    for version in VERSIONS:
+        said = ping("web", DB[version], "-t", "1")
+        assert f"From {GATEWAY[version]}" in said
+        assert re.search("time to live exceeded|hop limit", said, re.IGNORECASE), said
+        assert f"From {DB_GATEWAY[version]}" in ping("db", WEB[version], "-t", "1"), "it passes ACLs"
+    assert f"From {GATEWAY[1]}" in ping("web", "2001:db8::1"), "IPv6 has no default route"
+    answer = "From 10.1.0.1 icmp_seq=1 Time to live exceeded"
+    assert answer in ping("web", DB[0], "-t", "1")
+    assert f"# {answer}\n" in (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("version", [0, 1], ids=["IPv4", "IPv6"])
-def test_the_gateway_s_errors_pass_acls(routed: tuple[Stack, Path], version: int) -> None:
-    """They come from a router, not from whom a rule names."""
-    assert f"From {('10.2.0.1', 'fd00:2::1')[version]}" in ping("db", WEB[version], "-t", "1")
-
-
-@pytest.mark.parametrize("version", [0, 1], ids=["IPv4", "IPv6"])
-def test_rules_that_reject_tell_senders_in_other_networks(routed: tuple[Stack, Path], version: int) -> None:
+def test_rules_that_reject_tell_senders_in_other_networks(routed: tuple[Stack, Path]) -> None:
+    """With rules at both ends: what opens a connection is held against them, and what belongs to it passes."""
     stack, file = routed
     data = yaml.safe_load(example())
     closed = {"direction": "in", "action": "allow", "protocol": "udp", "ports": [9999]}
@@ -129,25 +124,20 @@ def test_rules_that_reject_tell_senders_in_other_networks(routed: tuple[Stack, P
             "to": {"network": "red-db"},
         },
         {"direction": "out", "action": "allow"},
+        {"direction": "in", "action": "deny"},
     ]
     data["nodes"]["web"]["interfaces"]["eth0"]["acls"] = "web"
     file.write_text(yaml.safe_dump(data, sort_keys=False))
     stack.apply(file)
-    with server("db", 5432, 25), server("near", 5432):
-        for address in (DB[version], NEAR[version]):
-            assert ask("web", address, 5432, patience=8) == "question"
-            assert ask("web", address, 8080, patience=8) == "refused", "by the receiver"
-            assert ask("web", address, 53, "udp", patience=8) == "refused"
-            assert ask("web", address, 25, patience=8) == "refused", "by its own rule"
-            assert ask("web", address, 9999, "udp", patience=8) == "refused", "by its kernel: a related error"
-    with server("web", 80):
-        assert ask("db", WEB[version], 80) == "question", "answers of a connection pass both"
-
-
-def test_the_readme_says_what_is_seen(routed: tuple[Stack, Path]) -> None:
-    answer = "From 10.1.0.1 icmp_seq=1 Time to live exceeded"
-    assert answer in ping("web", DB[0], "-t", "1")
-    assert f"# {answer}\n" in (ROOT / "README.md").read_text()
+    with server("db", 5432, 25), server("near", 5432), server("web", 80):
+        for version in VERSIONS:
+            for address in (DB[version], NEAR[version]):
+                assert ask("web", address, 5432, patience=8) == "question"
+                assert ask("web", address, 8080, patience=8) == "refused", "by the receiver"
+                assert ask("web", address, 53, "udp", patience=8) == "refused"
+                assert ask("web", address, 25, patience=8) == "refused", "by its own rule"
+                assert ask("web", address, 9999, "udp", patience=8) == "refused", "by its kernel: related"
+            assert ask("db", WEB[version], 80, patience=8) == "silence", "web's rules let nobody in"
 
 
 def test_the_way_out_leads_by_the_uplink_and_back(routed: tuple[Stack, Path]) -> None:
