@@ -43,7 +43,7 @@ from vswitchctl.pipeline.tables import (
     COMMIT_TO,
     CT_FROM,
     CT_TO,
-    L2_LEARNING,
+    GATEWAY,
     QOS_TO,
     Table,
 )
@@ -294,7 +294,7 @@ def _ports(rule: AclRule) -> list[Match]:
 
 
 FROM = Stage(
-    (CT_FROM, ACL_FROM, COMMIT_FROM, L2_LEARNING), f.IN_PORT, {4: f.IPV4_DST, 6: f.IPV6_DST, 0: f.ETH_DST}
+    (CT_FROM, ACL_FROM, COMMIT_FROM, GATEWAY), f.IN_PORT, {4: f.IPV4_DST, 6: f.IPV6_DST, 0: f.ETH_DST}
 )
 TO = Stage((CT_TO, ACL_TO, COMMIT_TO, QOS_TO), OUT_PORT, {4: f.IPV4_SRC, 6: f.IPV6_SRC, 0: f.ETH_SRC})
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from struct import pack, pack_into, unpack_from
 
-from vswitchctl.pipeline.ip import ICMP, ICMPV6, IPV4, IPV6, TCP, UDP, IpPacket, read_ip
+from vswitchctl.pipeline.ip import ARP, ICMP, ICMPV6, IPV4, IPV6, TCP, UDP, IpPacket, read_ip
 
 PORT_UNREACHABLE = {4: (3, 3), 6: (1, 4)}
 """Version -> type and code: RFC 792; RFC 4443 section 3.1."""
@@ -33,6 +33,12 @@ _V6_REDIRECT, _V6_FIRST_INFORMATIONAL = 137, 128
 
 _FIN, _SYN, _RST, _ACK = 1, 2, 4, 16
 """RFC 9293 section 3.1."""
+
+_SOLICITED = bytes.fromhex("ff0200000000000000000001ff")
+"""The solicited-node multicast address without the last 24 bits: RFC 4291 section 2.7.1."""
+
+_SOLICITATION, _ND_HOPS = 135, 255
+"""RFC 4861 section 4.3."""
 
 _CONTROL = 0xC0
 """Precedence Internetwork Control, of IPv4's errors: RFC 1812 section 4.3.2.5."""
@@ -65,6 +71,19 @@ def icmp_error(frame: bytes, kind: int, code: int, source_mac: bytes, source_ip:
     if packet is None or len(source_ip) != len(packet.src) or len(source_mac) != 6:
         return None
     return _error(packet, kind, code, source_mac, source_ip)
+
+
+def who_has(source_mac: bytes, source_ip: bytes, target_ip: bytes) -> bytes:
+    """The question for the MAC of an address of 4 bytes (ARP, RFC 826) or 16 (RFC 4861 section 4.3)."""
+    if len(target_ip) == 4:
+        body = pack(">HHBBH", 1, IPV4, 6, 4, 1) + source_mac + source_ip + bytes(6) + target_ip
+        return b"\xff" * 6 + source_mac + ARP.to_bytes(2, "big") + body
+    group = _SOLICITED + target_ip[-3:]
+    solicitation = bytearray(pack(">BBHI", _SOLICITATION, 0, 0, 0) + target_ip + b"\x01\x01" + source_mac)
+    pseudo = _pseudo(source_ip, group, ICMPV6, len(solicitation))
+    pack_into(">H", solicitation, 2, _checksum(pseudo + solicitation))
+    ip = pack(">IHBB", 6 << 28, len(solicitation), ICMPV6, _ND_HOPS) + source_ip + group
+    return b"\x33\x33" + group[-4:] + source_mac + IPV6.to_bytes(2, "big") + ip + bytes(solicitation)
 
 
 # -- what gets no answer -----------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ from vswitchctl.pipeline.tables import (
     FLOOD,
     L2_LEARNED,
     L2_LOOKUP,
+    NEXT_HOP,
     OUTPUT,
     PORT_SECURITY,
     QOS_FROM,
@@ -76,6 +77,13 @@ _LOOKUP = Template(
     {NETWORK: Var("network"), ETH_DST: Var("mac")},
     [load(OUT_PORT, Var("port"))],
     goto=CT_TO,
+)
+_LOOKUP_NEXT_HOP = Template(
+    L2_LOOKUP,
+    KNOWN,
+    {NETWORK: Var("network"), ETH_DST: Var("mac")},
+    [load(OUT_PORT, Var("port"))],
+    goto=NEXT_HOP,
 )
 _LOOKUP_GROUP = Template(L2_LOOKUP, FLOODED, {ETH_DST: (GROUP_BIT, GROUP_BIT)}, goto=FLOOD)
 _LOOKUP_UNKNOWN = Template(L2_LOOKUP, UNKNOWN, {NETWORK: Var("network")}, [resubmit(L2_LEARNED)], goto=FLOOD)
@@ -209,6 +217,8 @@ class L2:
             yield from _unknown(port, learning)
         for known in switch.macs:
             yield _LOOKUP(cookie(known.owner), network=known.tag, mac=known.mac, port=known.ofport)
+        for hop in switch.next_hops:
+            yield _LOOKUP_NEXT_HOP(cookie(hop.owner), network=hop.tag, mac=hop.mac, port=hop.ofport)
 
 
 APP = L2()

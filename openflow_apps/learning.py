@@ -79,6 +79,9 @@ class Learning:
                         learned=learned_cookie(port, part),
                     )
         learning = {network.tag for network in switch.networks if network.learns}
+        for network in switch.networks:
+            if network.learns and network.gateway is not None:  # on every bridge at once, so behind no port
+                yield _KNOWN_SOURCE(cookie(network.owner), network=network.tag, mac=network.gateway)
         for known in switch.macs:
             if known.tag in learning:
                 yield _KNOWN_SOURCE(cookie(known.owner), network=known.tag, mac=known.mac)

@@ -1,4 +1,7 @@
-"""Random policies on one bridge: two tenants of the same addresses, all kinds of rules, groups and peers."""
+"""Random policies on one bridge: two tenants of the same addresses, all kinds of rules, groups and peers.
+
+Red has a router between two networks; blue has one network, and an endpoint without an address.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ from vswitchctl.model.topology import Topology
 SUBNETS = ["10.1.0.0/24", "fd00:1::/64"]
 PORTS: list[Any] = [1, 53, 80, 443, 8080, "80-90", "1-1023", "8000-8100", "443-8081", "0-65535", "1024-65535"]
 ADDRESSES = ["10.1.0.0/24", "10.1.0.0/30", "10.1.0.2", "10.1.0.4/31", "fd00:1::/64", "fd00:1::2", "0.0.0.0/0"]
-NUMBERS = {"red": 4, "blue": 3}
+ADDRESSES += ["10.2.0.0/24", "fd00:2::/64", "10.2.0.4"]
+NUMBERS = {"red": 5, "blue": 3}
+FAR = ("red3:eth0", "red4:eth0")
+"""Those in red's other network."""
 
 
 def policy(random: Random) -> dict[str, Any]:
@@ -52,7 +58,7 @@ def rule(random: Random, tenant: str, stateful: bool) -> dict[str, Any]:
         found["icmp_type"] = random.choice([0, 8, 128, 129])
     peers: list[Any] = [
         "any",
-        {"network": f"{tenant}-net"},
+        {"network": random.choice(["red-net", "red-far"]) if tenant == "red" else "blue-net"},
         {"group": f"{tenant}-members"},
         {"group": f"{tenant}-addresses"},
         {"interface": random.choice(ends(tenant))},
@@ -71,24 +77,35 @@ def fits(address: str, protocol: object) -> bool:
 
 
 def document(random: Random) -> Topology:
-    """Seven endpoints on one bridge. The last of each tenant declares no address."""
+    """Eight endpoints on one bridge. The last of blue declares no address."""
     nodes: dict[str, Any] = {"br0": {"kind": "bridge"}}
     links = []
     for tenant, count in NUMBERS.items():
         for number in range(count):
-            interface: dict[str, Any] = {"network": f"{tenant}-net", "acls": chosen(random, tenant)}
-            if number < count - 1:
-                interface["ip"] = [f"10.1.0.{number + 1}/24", f"fd00:1::{number + 1}/64"]
+            end = f"{tenant}{number}:eth0"
+            network = "red-far" if end in FAR else f"{tenant}-net"
+            interface: dict[str, Any] = {"network": network, "acls": chosen(random, tenant)}
+            if tenant == "red" or number < count - 1:
+                interface["ip"] = [f"{address(end, 4)}/24", f"{address(end, 6)}/64"]
             nodes[f"{tenant}{number}"] = {
                 "kind": "namespace",
                 "tenant": tenant,
                 "interfaces": {"eth0": interface},
             }
-            links.append({"ends": [f"{tenant}{number}:eth0", "br0"]})
+            links.append({"ends": [end, "br0"]})
     data = {
         "name": "random",
         "tenants": {tenant: {} for tenant in NUMBERS},
-        "networks": {f"{tenant}-net": {"tenant": tenant, "subnets": SUBNETS} for tenant in NUMBERS},
+        "networks": {
+            "blue-net": {"tenant": "blue", "subnets": SUBNETS},
+            "red-net": {"tenant": "red", "subnets": SUBNETS, "gateway": ["10.1.0.254", "fd00:1::fe"]},
+            "red-far": {
+                "tenant": "red",
+                "subnets": ["10.2.0.0/24", "fd00:2::/64"],
+                "gateway": ["10.2.0.254", "fd00:2::fe"],
+            },
+        },
+        "routers": {"red": {"tenant": "red", "networks": ["red-net", "red-far"]}},
         "nodes": nodes,
         "links": links,
     }
@@ -101,21 +118,33 @@ def chosen(random: Random, tenant: str) -> list[str]:
 
 
 def address(end: str, version: int) -> str:
-    number = int(end.partition(":")[0][-1]) + 1
-    return f"10.1.0.{number}" if version == 4 else f"fd00:1::{number}"
+    number, net = int(end.partition(":")[0][-1]) + 1, 2 if end in FAR else 1
+    return f"10.{net}.0.{number}" if version == 4 else f"fd00:{net}::{number}"
+
+
+def next_mac(topology: Topology, src: str, dst: str) -> str:
+    """The MAC that a host sends to: the other's, or its gateway's where that is in another network."""
+    here, there = (topology.endpoints()[end].network for end in (src, dst))
+    if here == there or topology.networks[here].tenant != topology.networks[there].tenant:
+        return topology.endpoint_mac(dst)
+    return topology.gateway_mac(here)
 
 
 def packet(random: Random, topology: Topology) -> tuple[str, Packet]:
     """A packet that opens something, or tries to; sometimes to everybody, sometimes to a stranger's MAC."""
     endpoints = list(topology.endpoints())
     src, dst = random.sample(endpoints, 2)
-    src_mac, dst_mac = topology.endpoint_mac(src), topology.endpoint_mac(dst)
+    src_mac, dst_mac = topology.endpoint_mac(src), next_mac(topology, src, dst)
+    if random.random() < 0.08:  # by the gateway without need, or past it in vain
+        dst_mac = random.choice([topology.gateway_mac("red-net"), topology.endpoint_mac(dst)])
     if random.random() < 0.04:
         own = {"arp": True, "src": address(src, 4)} if random.random() < 0.5 else {}
         return src, Packet(src_mac, random.choice([dst_mac, BROADCAST]), **own)
     version = random.choice([4, 6])
     addresses = address(src, version), address(dst, version)
     kind = random.choice([6, 17, 17, 47, 1])
+    if dst_mac == topology.gateway_mac("red-net") and random.random() < 0.3:  # for the gateway itself
+        addresses = addresses[0], random.choice(topology.networks["red-net"].gateway[version == 6 :: 2])
     if kind == 1:
         identity = random.randint(1, 4)
         number, request = (1, 8) if version == 4 else (58, 128)

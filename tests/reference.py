@@ -75,7 +75,7 @@ class Reference:
         """Who gets a packet that `end` sends."""
         if self._spoofed(end, packet) or not self._passes(end, packet, "out"):
             return set()
-        return {other for other in self._addressed(end, packet) if self._passes(other, packet, "in")}
+        return {other for other, sent in self._onward(end, packet) if self._passes(other, sent, "in")}
 
     def unsettled(self, end: str, packet: Packet) -> bool:
         """Whether a connection that nobody has answered yet would be denied now.
@@ -85,12 +85,12 @@ class Reference:
         """
         if self._spoofed(end, packet):
             return False
-        sides = [(end, "out"), *((other, "in") for other in self._addressed(end, packet))]
-        for side, direction in sides:
-            known = self.connections.get(side, {}).get(packet.key)
-            if known is not None and not known.answered and not packet.arp and packet.protocol is not None:
+        sides = [(end, packet, "out"), *((*onward, "in") for onward in self._onward(end, packet))]
+        for side, sent, direction in sides:
+            known = self.connections.get(side, {}).get(sent.key)
+            if known is not None and not known.answered and not sent.arp and sent.protocol is not None:
                 rules = self._rules(side, direction)
-                rule = next((rule for rule in rules if self._matches(rule, packet, direction)), None)
+                rule = next((rule for rule in rules if self._matches(rule, sent, direction)), None)
                 if rules and (rule is None or rule.action != "allow"):
                     return True
         return False
@@ -100,6 +100,27 @@ class Reference:
         own = {ip_interface(text).ip for text in self.topology.endpoints()[end].ip}
         wrong = bool(own and packet.src) and ip_address(packet.src) not in own
         return wrong or packet.src_mac != self.topology.endpoint_mac(end)
+
+    def _onward(self, end: str, packet: Packet) -> list[tuple[str, Packet]]:
+        """Who the packet is for, and as what it gets there: routed, an answer of the gateway, or as it is."""
+        network = self.topology.endpoints()[end].network
+        router = next((r for r in self.topology.routers.values() if network in r.networks), None)
+        if router is None or packet.dst_mac != self.topology.gateway_mac(network):
+            return [(other, packet) for other in self._addressed(end, packet)]
+        if not packet.dst or packet.arp:
+            return []
+        if any(packet.dst in self.topology.networks[name].gateway for name in router.networks):
+            return [(end, answer(packet))] if packet.protocol and packet.icmp_type in ECHO else []
+        return [
+            (other, self._routed(packet, interface.network, other))
+            for other, interface in self.topology.endpoints().items()
+            if interface.network in router.networks
+            and any(ip_interface(text).ip == ip_address(packet.dst) for text in interface.ip)
+        ]
+
+    def _routed(self, packet: Packet, network: str, other: str) -> Packet:
+        macs = {"src_mac": self.topology.gateway_mac(network), "dst_mac": self.topology.endpoint_mac(other)}
+        return replace(packet, **macs)
 
     def _addressed(self, end: str, packet: Packet) -> list[str]:
         endpoints = self.topology.endpoints()

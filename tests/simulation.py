@@ -14,7 +14,7 @@ os.environ.setdefault("OSKEN_HUB_TYPE", "native")
 import re
 import struct
 from base64 import b64decode
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import Any
@@ -103,6 +103,10 @@ def _field_name(name: str) -> str:
     return OXM_NAMES.get(name, name.removesuffix("_nxm"))
 
 
+_Bits = tuple[tuple[str, int, int, int], ...]
+"""(field, offset, width, value) of each part of a learned flow."""
+
+
 @dataclass(frozen=True)
 class _Rule:
     table: int
@@ -140,6 +144,7 @@ class Switch:
         self.learned: dict[tuple[tuple[str, int], ...], dict[str, int]] = {}
         self.over: set[int] = set()
         self.metered: list[int] = []
+        self.noted: dict[tuple[int, int, _Bits], _Bits] = {}
         self.learned_by: dict[tuple[tuple[str, int], ...], int] = {}
 
     def receive(self, frame: Frame, in_port: int) -> list[tuple[int, Frame]]:
@@ -152,6 +157,8 @@ class Switch:
     def _run(self, table: int, state: _State) -> None:
         if table == 81:
             self._consult_learned(state)
+        if self.noted:
+            self._consult_noted(table, state)
         following = [rule for rule in self.tables[table] if self._matches(rule, state)]
         if not following:
             return
@@ -177,12 +184,14 @@ class Switch:
             return _number(state.frame.dst)
         if name == "vlan_vid":
             return 0 if state.frame.vid is None else 0x1000 | state.frame.vid
-        return state.regs[name] if name.startswith("reg") else state.frame.value(name)
+        return state.regs[name] if name.startswith(("reg", "metadata")) else state.frame.value(name)
 
     def _set(self, name: str, value: int, state: _State) -> None:
         if name == "vlan_vid":
             state.frame = replace(state.frame, vid=value & 0xFFF)
-        elif name.startswith("reg"):
+        elif name == "in_port":
+            state.in_port = value
+        elif name.startswith(("reg", "metadata")):
             state.regs[name] = value
         else:
             state.frame = state.frame.having(name, value)
@@ -208,22 +217,39 @@ class Switch:
         elif kind == "OFPActionSetField":
             value = b64decode(action.value) if action.key in ND_EXTENSIONS else action.value
             self._set(_field_name(action.key), _number(value), state)
-        elif kind == "NXActionRegMove":
+        elif kind == "OFPActionDecNwTtl":
+            self._dec_ttl(state)
+        else:
+            self._extension(kind, action, state)
+
+    def _extension(self, kind: str, action: Any, state: _State) -> None:
+        """An action of Open vSwitch."""
+        if kind == "NXActionRegMove":
             source = self._value(_field_name(action.src_field), state)
             assert (action.src_ofs, action.dst_ofs) == (0, 0), action
             self._set(_field_name(action.dst_field), source, state)
         elif kind == "NXActionRegLoad":
-            offset, bits = action.ofs_nbits >> 6, (action.ofs_nbits & 63) + 1
-            mask = ((1 << bits) - 1) << offset
-            state.regs[action.dst] = state.regs[action.dst] & ~mask | action.value << offset
+            self._load(action, state)
         elif kind == "NXActionResubmitTable":
             self._run(action.table_id, state)
-        elif kind == "NXActionUnknown" and action.subtype == LEARN2:
-            self._learn(action.data, state)
+        elif kind == "NXActionLearn" or (kind == "NXActionUnknown" and action.subtype == LEARN2):
+            self._learn(action, state)
         elif kind == "NXActionUnknown" and action.subtype == CLONE:
             self._clone(action.data, state)
-        else:
-            raise AssertionError(f"an action the pipeline should not use: {action}")
+        else:  # no connections are tracked here, so there are none to forget, and no daemon hears a copy
+            unheard = {"NXActionCTClear", "NXActionController2"}
+            assert kind in unheard, f"an action the pipeline should not use: {action}"
+
+    def _load(self, action: Any, state: _State) -> None:
+        offset, bits = action.ofs_nbits >> 6, (action.ofs_nbits & 63) + 1
+        mask = ((1 << bits) - 1) << offset
+        before = self._value(action.dst, state)
+        self._set(action.dst, before & ~mask | action.value << offset, state)
+
+    def _dec_ttl(self, state: _State) -> None:
+        ttl = state.frame.value("nw_ttl")
+        assert ttl > 1, "Open vSwitch ends the packet here, and tells the controller"
+        state.frame = state.frame.having("nw_ttl", ttl - 1)
 
     def _clone(self, data: bytes, state: _State) -> None:
         """To a copy: registers and frame are as before, and a meter inside ends nothing outside."""
@@ -240,12 +266,39 @@ class Switch:
         assert apart, "without a shortened output Open vSwitch clones nothing in the datapath"
         state.frame, state.regs = frame, defaultdict(int, regs)
 
-    def _learn(self, spec: bytes, state: _State) -> None:
+    def _learn(self, action: Any, state: _State) -> None:
+        if type(action).__name__ == "NXActionLearn":
+            self._note(action, state)
+            return
+        spec: bytes = action.data
         key = (("reg0", state.regs["reg0"] & 0xFFFF), ("eth_dst", _number(state.frame.src)))
         (cookie,), (limit,) = struct.unpack_from("!Q", spec, 6), struct.unpack_from("!I", spec, 22)
         if sum(other == cookie for other in self.learned_by.values()) < limit:
             self.learned[key] = {"reg1": state.in_port}
             self.learned_by[key] = cookie
+
+    def _note(self, action: Any, state: _State) -> None:
+        """A learned flow of any table: what it matches, and what it loads."""
+        parts: dict[str, list[tuple[str, int, int, int]]] = {"NXFlowSpecMatch": [], "NXFlowSpecLoad": []}
+        for spec in action.specs:
+            if isinstance(spec.src, tuple):
+                value = self._value(_field_name(spec.src[0]), state) >> spec.src[1] & (1 << spec.n_bits) - 1
+            else:
+                value = _number(spec.src)
+            parts[type(spec).__name__].append((_field_name(spec.dst[0]), spec.dst[1], spec.n_bits, value))
+        matches, loads = map(tuple, parts.values())
+        self.noted[action.table_id, action.priority, matches] = loads
+
+    def _consult_noted(self, table: int, state: _State) -> None:
+        for (where, _, matches), loads in sorted(self.noted.items(), key=lambda one: -one[0][1]):
+            if where == table and all(
+                self._value(name, state) >> offset & (1 << bits) - 1 == value
+                for name, offset, bits, value in matches
+            ):
+                for name, offset, bits, value in loads:
+                    mask = (1 << bits) - 1 << offset
+                    self._set(name, self._value(name, state) & ~mask | value << offset, state)
+                return
 
     def _consult_learned(self, state: _State) -> None:
         key = (("reg0", state.regs["reg0"] & 0xFFFF), ("eth_dst", _number(state.frame.dst)))
@@ -301,19 +354,23 @@ class Fabric:
 
     def send(self, end: str, frame: Frame) -> dict[str, int]:
         """End -> copies that arrived there. Raises Loop where the frame does not stop."""
-        got: dict[str, int] = defaultdict(int)
+        return dict(Counter(end for end, _ in self.deliver(end, frame)))
+
+    def deliver(self, end: str, frame: Frame) -> list[tuple[str, Frame]]:
+        """(end, the frame as it arrived there). Raises Loop where the frame does not stop."""
+        got: list[tuple[str, Frame]] = []
         switch = self._neighbours(end)[0]
         queue = deque([(switch, end, frame)])
         for _ in range(LIMIT):
             if not queue:
-                return dict(got)
+                return got
             at, came_from, now = queue.popleft()
             for towards, leaves in self._forward(at, came_from, now):
                 name = split_end(towards)[0]
                 if isinstance(self.topology.nodes[name], Bridge | LinuxBridge):
                     queue.append((towards, at, leaves))
                 else:
-                    got[towards] += 1
+                    got.append((towards, leaves))
         raise Loop(f"{frame} from {end} does not stop in {self.topology.name}")
 
     def _forward(self, at: str, came_from: str, frame: Frame) -> list[tuple[str, Frame]]:

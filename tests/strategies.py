@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from hypothesis import strategies as st
@@ -51,6 +51,7 @@ def topologies(
     max_linux_bridges: int = 2,
     max_uplinks: int = 1,
     acls: bool = False,
+    routers: bool = False,
 ) -> Topology:
     """A valid topology in which every network is whole: no errors, no partitions.
 
@@ -69,7 +70,10 @@ def topologies(
     _profiles(draft)
     if acls:
         _acls(draft)
-    _expect(draft)
+    if routers:
+        _routers(draft)
+    else:
+        _expect(draft)
     draft.data["links"] = draw(st.permutations(draft.data["links"]))
     return Topology.model_validate(draft.data)
 
@@ -251,6 +255,73 @@ RULES = st.fixed_dictionaries(
         "description": TEXT,
     },
 )
+
+
+def _routers(draft: _Draft) -> None:
+    """Gateways for some subnets, and routers inside tenants and between two, whose subnets do not overlap."""
+    free = draft.draw(st.lists(st.sampled_from(draft.networks), unique=True))
+    tenants = {network: draft.data["networks"][network]["tenant"] for network in free}
+    while free:
+        first = free.pop()
+        number = first[-1]
+        others = [n for n in free if tenants[n] == tenants[first] or n[-1] != number]
+        members = [
+            first,
+            *draft.draw(st.lists(st.sampled_from(others), max_size=1) if others else st.just([])),
+        ]
+        for network in members:
+            _gateways(draft, network)
+        free = [network for network in free if network not in members]
+        router: dict[str, Any] = {"tenant": tenants[first], "networks": members}
+        connects = sorted({tenants[network] for network in members} - {tenants[first]})
+        if connects:
+            router["connects"] = connects
+        draft.maybe(router, "description", TEXT)
+        routes = _routes(draft, members)
+        if routes:
+            router["routes"] = routes
+        draft.data.setdefault("routers", {})[f"r-{first}"] = router
+    for node in draft.data["nodes"].values():
+        if node["kind"] == "namespace":
+            draft.maybe(node, "default_route", st.booleans())
+
+
+def _gateways(draft: _Draft, network: str) -> None:
+    attributes = draft.data["networks"][network]
+    subnets = draft.draw(st.lists(st.sampled_from(attributes["subnets"]), min_size=1, unique=True))
+    attributes["gateway"] = [str(ip_network(subnet)[254]) for subnet in subnets]
+
+
+def _routes(draft: _Draft, members: list[str]) -> list[dict[str, str]]:
+    """By an endpoint that is declared, and by a router behind an uplink."""
+    routes = {}
+    for network in members:
+        subnets = [ip_network(text) for text in draft.data["networks"][network]["subnets"]]
+        gateways = draft.data["networks"][network]["gateway"]
+        subnet = next(net for net in subnets if ip_address(gateways[0]) in net)
+        to = draft.draw(st.sampled_from(["default", "203.0.113.0/24", "10.0.0.0/8"]))
+        if subnet.version == 6:
+            to = draft.draw(st.sampled_from(["::/0", "2001:db8:9::/48"]))
+        inside = [
+            address.partition("/")[0]
+            for node in draft.data["nodes"].values()
+            for interface in node.get("interfaces", {}).values()
+            for address in interface.get("ip", [])
+            if interface["network"] == network and ip_address(address.partition("/")[0]) in subnet
+        ]
+        if inside and draft.draw(st.booleans()):
+            routes[to] = {"to": to, "via": draft.draw(st.sampled_from(inside))}
+        elif any(_carries(node, network) for node in draft.data["nodes"].values()) and draft.draw(
+            st.booleans()
+        ):
+            routes[to] = {"to": to, "via": str(subnet[200])}
+            if draft.draw(st.booleans()):
+                routes[to]["mac"] = f"0e:00:00:00:00:{len(routes):02x}"
+    return list(routes.values())
+
+
+def _carries(node: dict[str, Any], network: str) -> bool:
+    return node["kind"] == "uplink" and (node.get("network") == network or network in node.get("trunk", {}))
 
 
 def _expect(draft: _Draft) -> None:

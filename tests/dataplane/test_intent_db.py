@@ -121,7 +121,7 @@ def test_any_topology_comes_back() -> None:
         )
 
         @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-        @given(topologies(max_bridges=4, max_endpoints=8, acls=True))
+        @given(topologies(max_bridges=4, max_endpoints=8, acls=True, routers=True))
         def round_trip(topology: Topology) -> None:
             renamed = topology.model_copy(update={"name": "any"})
             before = writer.read().get("any")

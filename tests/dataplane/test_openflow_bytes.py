@@ -19,7 +19,7 @@ from vswitchctl.pipeline.cookies import LEARNED_RULE, MAGIC
 from vswitchctl.pipeline.decode import describe, ofctl_text
 from vswitchctl.pipeline.encode import Match, flow
 from vswitchctl.pipeline.fields import FIELDS, Field
-from vswitchctl.pipeline.registers import LEARN, NETWORK, NO_FLOOD, OUT_PORT, REGISTERS, Bits
+from vswitchctl.pipeline.registers import LEARN, NETWORK, NO_FLOOD, OUT_PORT, REGISTERS, SCRATCH, Bits
 from vswitchctl.pipeline.tables import Table
 
 EVERYTHING = frozenset(FIELDS) | frozenset(REGISTERS)
@@ -125,6 +125,10 @@ ACTIONS: dict[str, list[Action]] = {
     "output": [act.output(3), act.in_port(), act.output_reg(OUT_PORT)],
     "vlan": [act.push_vlan(), act.set_vlan(5), act.output(4), act.pop_vlan()],
     "whole addresses": [act.move(f.ETH_SRC, f.ETH_DST), act.move(f.TUN_SRC, f.TUN_DST)],
+    "from no port": [act.load(Bits(f.IN_PORT, 0, 32, "in_port"), 0), act.output(3)],
+    "swap MACs": [
+        *(act.move(f.ETH_SRC, SCRATCH), act.move(f.ETH_DST, f.ETH_SRC), act.move(SCRATCH, f.ETH_DST))
+    ],
     "queue": [act.set_queue(3), act.output(3)],
     "resubmit": [act.resubmit(NEXT), act.output(1)],
     "conjunction": [act.conjunction(7, 1, 2), act.conjunction(8, 2, 2)],
@@ -138,6 +142,8 @@ ACTIONS: dict[str, list[Action]] = {
 CT_ACTIONS: dict[str, list[Action]] = {
     "ct": [act.ct(5)],
     "ct zone from register, on to a table": [act.ct(NETWORK, table=NEXT)],
+    "ct_clear": [act.ct_clear()],
+    "dec_ttl": [act.dec_ttl()],
     "ct commit": [act.ct(5, commit=True)],
     "ct commit and mark": [act.ct(NETWORK, commit=True, execute=[act.load(CT_BIT, 1)])],
     "ct commit and mark all": [act.ct(5, commit=True, execute=[act.load(CT_WHOLE, 0xFFFFFFFF)])],
@@ -149,6 +155,7 @@ SETTABLE = (
     *((f.TCP_SRC, f.TCP_DST), (f.UDP_SRC, f.UDP_DST), (f.SCTP_SRC, f.SCTP_DST)),
     (f.ARP_OP, f.ARP_SPA, f.ARP_TPA, f.ARP_SHA, f.ARP_THA),
     (f.ND_TARGET, f.ND_SLL, f.ND_RESERVED, f.ND_OPTIONS_TYPE),
+    (f.ICMP_TYPE, f.ICMP_CODE),
     (f.ICMPV6_TYPE, f.ICMPV6_CODE),
 )
 

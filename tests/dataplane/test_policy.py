@@ -1,7 +1,8 @@
 """Open vSwitch against the plain reference: whole histories of packets through real conntrack.
 
-Random policies on one bridge, random packets and answers in both directions, and policies that change under
-connections that are open. Devices are simulated (netdev-dummy), the datapath and its conntrack are not.
+Random policies on one bridge with a router, random packets and answers in both directions, and policies that
+change under connections that are open. Devices are simulated (netdev-dummy), the datapath and its conntrack
+are not.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from instances import Ovs
 
 from tests.packets import frame
-from tests.policies import document, packet, policy
+from tests.policies import document, next_mac, packet, policy
 from tests.reference import Packet, Reference, answer
 from vswitchctl.compiler.compile import compile_topology
 from vswitchctl.compiler.wiring import compile_wiring
@@ -174,8 +175,9 @@ def replay(bridge: Bridge, seed: int) -> dict[bool, int]:
         counts[bool(got)] += 1
         arrived += [(end, sent)] if got and sent.protocol and not sent.step else []
         for other in sorted(got):
-            if sent.protocol and sent.step in ("", "syn", "synack"):
+            if other != end and sent.protocol and sent.step in ("", "syn", "synack"):
                 back = answer(replace(sent, dst_mac=topology.endpoint_mac(other)))
+                back = replace(back, dst_mac=next_mac(topology, other, end))
                 arrived.append((other, replace(back, step="ack") if sent.step == "synack" else back))
     return counts
 

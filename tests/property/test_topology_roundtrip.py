@@ -34,14 +34,14 @@ formats = st.sampled_from(sorted(set(FORMATS.values())))
 
 
 @COMMON
-@given(topologies(acls=True))
+@given(topologies(acls=True, routers=True))
 def test_the_strategy_gives_valid_and_whole_topologies(topology: Topology) -> None:
     findings = validate(topology)
     assert [f for f in findings if f.severity == "error" or "falls into" in f.message] == []
 
 
 @COMMON
-@given(topologies(acls=True))
+@given(topologies(acls=True, routers=True))
 def test_text_formats_give_the_topology_back(topology: Topology) -> None:
     assert load_text(dump_yaml(topology), "yaml").require() == topology
     assert load_text(dump_json(topology), "json").require() == topology
@@ -50,13 +50,13 @@ def test_text_formats_give_the_topology_back(topology: Topology) -> None:
 
 
 @COMMON
-@given(topologies(acls=True))
+@given(topologies(acls=True, routers=True))
 def test_networkx_gives_the_topology_back(topology: Topology) -> None:
     assert from_networkx(to_networkx(topology)) == topology
 
 
 @COMMON
-@given(topologies(acls=True))
+@given(topologies(acls=True, routers=True))
 def test_networkx_itself_reads_what_is_saved(topology: Topology) -> None:
     graphml = nx.read_graphml(BytesIO(dump_graphml(topology).encode()), force_multigraph=True)
     assert from_networkx(graphml) == topology
@@ -65,18 +65,18 @@ def test_networkx_itself_reads_what_is_saved(topology: Topology) -> None:
 
 
 @COMMON
-@given(topologies(acls=True))
+@given(topologies(acls=True, routers=True))
 def test_other_yaml_readers_see_the_same_document(topology: Topology) -> None:
     """PyYAML's own loader speaks YAML 1.1: what it reads differently would be a trap we wrote ourselves."""
     assert yaml.safe_load(dump_yaml(topology)) == json.loads(dump_json(topology))
 
 
 @COMMON
-@given(topologies(acls=True))
+@given(topologies(acls=True, routers=True))
 def test_every_entity_has_a_source(topology: Topology) -> None:
     document = load_text(dump_yaml(topology), "yaml", "file.yaml")
     expected = {"topology", *(f"interfaces/{end}" for end in topology.endpoints())}
-    for section in ("tenants", "networks", "nodes", "acls"):
+    for section in ("tenants", "networks", "nodes", "acls", "routers"):
         expected |= {f"{section}/{name}" for name in getattr(topology, section)}
     assert {entity for entity in document.sources if not entity.startswith("links/")} == expected
     assert sum(entity.startswith("links/") for entity in document.sources) == len(topology.links)
@@ -124,6 +124,7 @@ KEYS = (
     "qos",
     "groups",
     "acls",
+    "routers",
     "expect",
     "description",
     "graph",
@@ -147,7 +148,7 @@ def _finite(data: Any) -> bool:
 
 
 @COMMON
-@given(topologies(max_bridges=3, max_endpoints=4, acls=True), st.data())
+@given(topologies(max_bridges=3, max_endpoints=4, acls=True, routers=True), st.data())
 def test_a_damaged_document_is_told(topology: Topology, data: st.DataObject) -> None:
     """One piece of a good document replaced: shape and meaning are both checked, and nothing raises."""
     document = json.loads(dump_json(topology))
@@ -164,7 +165,7 @@ def test_a_damaged_document_is_told(topology: Topology, data: st.DataObject) -> 
 
 
 @COMMON
-@given(topologies(max_bridges=3, max_endpoints=4, acls=True), st.data())
+@given(topologies(max_bridges=3, max_endpoints=4, acls=True, routers=True), st.data())
 def test_a_damaged_text_is_told(topology: Topology, data: st.DataObject) -> None:
     dump, format = data.draw(
         st.sampled_from(

@@ -12,6 +12,7 @@ from openflow_apps.acl import APP as ACL
 from openflow_apps.l2 import APP as L2
 from openflow_apps.l2 import FLOOD_PORTS
 from openflow_apps.learning import APP as LEARNING
+from openflow_apps.routing import APP as ROUTING
 from tests.simulation import BROADCAST, Frame, Switch
 from vswitchctl.model import switch as view
 from vswitchctl.model.flow import Flow
@@ -35,7 +36,7 @@ def bridge(ports: int) -> view.Switch:
 @pytest.mark.parametrize("ports", [1, 2, FLOOD_PORTS, FLOOD_PORTS + 1, 2 * FLOOD_PORTS, 2500])
 def test_every_port_but_the_sender_gets_one_copy(ports: int) -> None:
     switch = bridge(ports)
-    tables = Switch(dict([*L2.compile(switch), *ACL.compile(switch), *LEARNING.compile(switch)]))
+    tables = Switch(dict(flow for app in (L2, ACL, ROUTING, LEARNING) for flow in app.compile(switch)))
     got = Counter(port for port, _ in tables.receive(Frame("02:00:00:00:00:01", BROADCAST), 1))
     assert got == dict.fromkeys(range(2, ports + 1), 1)
 

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.strategies import topologies
@@ -29,7 +29,12 @@ RICH: dict[str, Any] = {
     "description": 'äöü \U0001f310 "quoted" \\ and a\nline',
     "tenants": {"red": {"description": "first"}, "blue": {}, "amber": {}},
     "networks": {
-        "web": {"tenant": "red", "subnets": ["10.9.0.0/24", "10.1.0.0/24", "2001:db8::/64"], "mtu": 9000},
+        "web": {
+            "tenant": "red",
+            "subnets": ["10.9.0.0/24", "10.1.0.0/24", "2001:db8::/64"],
+            "gateway": ["10.9.0.1", "2001:db8::1"],
+            "mtu": 9000,
+        },
         "lan": {"tenant": "red", "vlan": 4094, "description": "tagged", "storm": {"broadcast": "1kpps"}},
         "blue-web": {"tenant": "blue", "subnets": ["10.9.0.0/24"], "vlan": 1, "mtu": 68},
     },
@@ -64,6 +69,7 @@ RICH: dict[str, Any] = {
                 {"to": "192.0.2.0/24", "via": "10.9.0.3"},
                 {"to": "default", "via": "10.9.0.4"},
             ],
+            "default_route": False,
         },
         "wan0": {"kind": "uplink", "interface": "eth8", "network": "web"},
         "wan1": {
@@ -108,6 +114,19 @@ RICH: dict[str, Any] = {
         ],
         "closed": [{"direction": "in", "action": "deny", "protocol": "icmpv6", "icmp_type": 128}],
     },
+    "routers": {
+        "r1": {
+            "tenant": "red",
+            "networks": ["web", "blue-web", "lan"],
+            "connects": ["blue", "amber"],
+            "routes": [
+                {"to": "default", "via": "10.9.0.3", "mac": "02:00:00:00:00:fe", "description": "out"},
+                {"to": "192.0.2.0/24", "via": "10.9.0.2"},
+            ],
+            "description": "joins",
+        },
+        "r0": {"tenant": "amber", "networks": []},
+    },
     "expect": {"reachable": [["web1:eth1", "wan0"], ["web1:eth0"]], "description": "proof"},
 }
 
@@ -138,7 +157,7 @@ def tables(root: Table = TOPOLOGY) -> Iterator[Table]:
 def names_in_order(topology: Topology) -> list[list[str]]:
     """What equality of models leaves out: the order of names."""
     groups: list[dict[str, Any]] = [topology.tenants, topology.networks, topology.nodes, topology.qos]
-    groups += [topology.groups, topology.acls]
+    groups += [topology.groups, topology.acls, topology.routers]
     groups += [getattr(node, "interfaces", {}) for node in topology.nodes.values()]
     return [list(group) for group in groups]
 
@@ -177,16 +196,18 @@ def test_everything_a_topology_says_survives() -> None:
     assert stored.zones == {"web1:eth1": 3}
 
 
-@given(topologies(max_bridges=3, max_endpoints=6, acls=True))
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(topologies(max_bridges=3, max_endpoints=6, acls=True, routers=True))
 def test_any_topology_survives(topology: Topology) -> None:
     stored = to_stored(rows(topology))
     assert stored.topology == topology
     assert names_in_order(stored.topology) == names_in_order(topology)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
-    topologies(max_bridges=3, max_endpoints=4, acls=True),
-    topologies(max_bridges=3, max_endpoints=4, acls=True),
+    topologies(max_bridges=3, max_endpoints=4, acls=True, routers=True),
+    topologies(max_bridges=3, max_endpoints=4, acls=True, routers=True),
 )
 def test_a_topology_written_over_another_survives(before: Topology, after: Topology) -> None:
     stored = to_stored(rows(after, stored=as_stored(rows(before))))

@@ -15,7 +15,7 @@ name: ring
 description: a ring
 tenants: {red: {description: first}, blue: {}}
 networks:
-  lan: {tenant: red, subnets: [10.1.0.0/24, "fd00::/64"], vlan: 7, mtu: 1400}
+  lan: {tenant: red, subnets: [10.1.0.0/24, "fd00::/64"], gateway: 10.1.0.1, vlan: 7, mtu: 1400}
   sea: {tenant: blue}
 nodes:
   br-a: {kind: bridge, datapath: netdev}
@@ -25,6 +25,7 @@ nodes:
   web1:
     kind: namespace
     tenant: red
+    default_route: false
     interfaces:
       eth0: {network: lan, ip: 10.1.0.11/24, mac: "02:00:00:00:00:11"}
       eth1: {network: lan, ip: [10.1.0.12/24, "fd00::1/64"], mtu: 1300}
@@ -43,6 +44,11 @@ acls:
   closed:
     - {direction: in, action: allow, protocol: tcp, ports: [80], from: {group: all}}
     - {direction: out, action: deny, stateful: false}
+routers:
+  r1:
+    tenant: red
+    networks: [lan]
+    routes: [{to: 10.7.0.0/16, via: 10.1.0.9, mac: "02:00:00:00:00:fe"}]
 expect: {reachable: [["web1:eth0", "web1:eth1"]]}
 """
 
@@ -50,12 +56,12 @@ expect: {reachable: [["web1:eth0", "web1:eth1"]]}
 def ring() -> TopologyBuilder:
     t = TopologyBuilder("ring", description="a ring")
     t.tenant("red", description="first").tenant("blue")
-    t.network("lan", tenant="red", subnets=["10.1.0.0/24", "fd00::/64"], vlan=7, mtu=1400)
+    t.network("lan", tenant="red", subnets=["10.1.0.0/24", "fd00::/64"], gateway="10.1.0.1", vlan=7, mtu=1400)
     t.network("sea", tenant="blue")
     t.bridge("br-a", datapath="netdev").bridge("br-b", datapath="netdev")
     t.linux_bridge("lan0", network="lan")
     t.uplink("wan0", interface="eth9", trunk={"lan": 100, "sea": 101})
-    t.namespace("web1", tenant="red")
+    t.namespace("web1", tenant="red", default_route=False)
     t.interface("web1", "eth0", network="lan", ip="10.1.0.11/24", mac="02:00:00:00:00:11")
     t.interface("web1", "eth1", network="lan", ip=("10.1.0.12/24", "fd00::1/64"), mtu=1300)
     t.interface("web1", "eth2", network="lan", acls=["closed"])
@@ -64,6 +70,8 @@ def ring() -> TopologyBuilder:
     t.link("br-a", "br-b", kind="patch", cost=10)
     t.link("wan0", "br-a")
     t.qos("gold", max_rate="100mbit")
+    way_out = {"to": "10.7.0.0/16", "via": "10.1.0.9", "mac": "02:00:00:00:00:fe"}
+    t.router("r1", tenant="red", networks=["lan"], routes=[way_out])
     t.group("all", members=["web1:eth0"], addresses=["10.9.0.0/16"])
     t.rule("closed", direction="in", action="allow", protocol="tcp", ports=[80], from_={"group": "all"})
     t.rule("closed", direction="out", action="deny", stateful=False)

@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 from vswitchctl.model.policy import Log, Peer, Rule
-from vswitchctl.model.topology import Expect, Group, Interface, Link, Network, Qos, Route, Topology
+from vswitchctl.model.topology import (
+    Expect,
+    Group,
+    Interface,
+    Link,
+    Network,
+    Qos,
+    Route,
+    Router,
+    RouterRoute,
+    Topology,
+)
 from vswitchctl.topology import load, load_text
 from vswitchctl.topology.graph_source import DRAWING, ORDER
 from vswitchctl.topology.shape_words import NODES
@@ -37,7 +48,11 @@ def test_its_python_is_a_topology(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "model", [Topology, Network, *NODES.values(), Interface, Route, Link, Qos, Group, Rule, Log, Peer, Expect]
+    "model",
+    [
+        *(Topology, Network, *NODES.values(), Interface, Route, Link, Qos, Group, Rule, Log, Peer, Expect),
+        *(Router, RouterRoute),
+    ],
 )
 def test_every_key_is_explained(model: type[Topology]) -> None:
     missing = [key for key in model.model_fields if not re.search(rf"`{key}`|`{key}: |\b{key}: ", REFERENCE)]

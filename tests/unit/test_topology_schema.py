@@ -62,6 +62,12 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("refuse", {"acls": {"web": [{"direction": "in", "action": "refuse"}]}}),
     ("log", {"acls": {"web": [{"direction": "in", "action": "deny", "log": "often"}]}}),
     ("log's rate", {"acls": {"web": [{"direction": "in", "action": "deny", "log": {"rate": 1001}}]}}),
+    ("gateway", {"networks": {"web": {"tenant": "red", "gateway": "10.1.0.1/24"}}}),
+    ("no networks", {"routers": {"r": {"tenant": "red"}}}),
+    (
+        "mac",
+        {"routers": {"r": {"tenant": "red", "networks": [], "routes": [{"to": "default", "via": "::"}, 7]}}},
+    ),
     ("rate", {"qos": {"gold": {"max_rate": "100"}}}),
 ]
 GOOD: list[dict[str, Any]] = [

@@ -31,7 +31,7 @@ def _entity(topology: Topology, path: Path) -> str:
             return f"interfaces/{node}:{interface}"
         case ("links", int(number), *_):
             return f"links/{link_name(topology.links[number])}"
-        case ("nodes" | "networks" | "tenants" | "acls" as section, str(name), *_):
+        case ("nodes" | "networks" | "tenants" | "acls" | "routers" as section, str(name), *_):
             return f"{section}/{name}"
         case _:
             return "topology"

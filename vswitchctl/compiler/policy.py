@@ -28,7 +28,7 @@ FAMILIES = {"icmp": (4,), "icmpv6": (6,)}
 def acl_sets(topology: Topology) -> dict[Names, AclSet]:
     """Every combination of ACLs that an interface names. Numbers come from names, so that they stay."""
     combinations = sorted({i.acls for i in topology.endpoints().values() if i.acls})
-    sets, conjunctions = _Numbers(), _Numbers()
+    sets, conjunctions = Numbers(), Numbers()
     found = {}
     for names in combinations:
         rules = tuple(
@@ -40,7 +40,7 @@ def acl_sets(topology: Topology) -> dict[Names, AclSet]:
     return found
 
 
-class _Numbers:
+class Numbers:
     """32-bit numbers of texts: a hash, or the next free number where two have the same one."""
 
     def __init__(self) -> None:
@@ -56,10 +56,10 @@ class _Numbers:
 
 
 def acl_rules(
-    topology: Topology, acl: str, names: Names, first: int, conjunctions: _Numbers | None = None
+    topology: Topology, acl: str, names: Names, first: int, conjunctions: Numbers | None = None
 ) -> Iterator[AclRule]:
     """The rules of one ACL of the set `names`, at positions from `first`."""
-    numbers = conjunctions or _Numbers()
+    numbers = conjunctions or Numbers()
     for index, rule in enumerate(topology.acls[acl]):
         yield _rule(topology, acl, index, first + index, rule, numbers.of(*names, acl, index))
 

@@ -14,6 +14,7 @@ from vswitchctl.compiler.endpoints import (
 from vswitchctl.compiler.learning import learn_limit, network_limits
 from vswitchctl.compiler.limits import limits_what_comes_in, port_limits
 from vswitchctl.compiler.policy import acl_sets
+from vswitchctl.compiler.routing import OutsideHop, outside_hops, switch_routers
 from vswitchctl.compiler.wiring import Wiring
 from vswitchctl.model.intent import Stored
 from vswitchctl.model.state import Facts, Owner, PortKey
@@ -21,6 +22,7 @@ from vswitchctl.model.switch import (
     KnownAddress,
     KnownMac,
     Membership,
+    NextHop,
     PortAcl,
     Switch,
     SwitchNetwork,
@@ -67,11 +69,14 @@ class _Switches:
         self.strangers = networks_with_strangers(stored.topology)
         self.learn_limits = network_limits(stored.topology)
         self.own_addresses = own_addresses(stored.topology)
+        self.routers = switch_routers(stored.topology, stored.tags)
+        self.gateways = {net.tag: net.mac for _, router in self.routers for net in router.networks}
         self.wiring = wiring
         self.facts = facts
         self.memberships: dict[tuple[str, str], list[Membership]] = defaultdict(list)
         self.macs: dict[str, list[KnownMac]] = defaultdict(list)
         self.addresses: dict[str, list[KnownAddress]] = defaultdict(list)
+        self.next_hops: dict[str, list[NextHop]] = defaultdict(list)
         self.networks: dict[str, list[SwitchNetwork]] = defaultdict(list)
         self.numbered: dict[str, list[tuple[str, PortKey, int]]] = defaultdict(list)
         for (bridge, towards), key in wiring.ports.items():
@@ -89,6 +94,7 @@ class _Switches:
             self.networks[bridge].append(
                 SwitchNetwork(
                     *(self.tags[name], self._owner(f"networks/{name}"), unknown, flood, ageing),
+                    gateway=self.gateways.get(self.tags[name]),
                     apart=self._apart(bridge, paths),
                 )
             )
@@ -115,6 +121,10 @@ class _Switches:
             networks=tuple(sorted(self.networks[name], key=lambda network: network.tag)),
             addresses=tuple(sorted(self.addresses[name], key=lambda k: (k.tag, k.version, k.address))),
             acl_sets=tuple(acl_set for acl_set in self.acl_sets.values() if acl_set.number in used),
+            routers=tuple(router for entries, router in self.routers if name in entries),
+            next_hops=tuple(
+                sorted(self.next_hops[name], key=lambda hop: (hop.tag, hop.version, hop.address))
+            ),
         )
 
     def _acl(self, towards: str) -> PortAcl | None:
@@ -169,8 +179,14 @@ class _Switches:
             if self.topology.interface(end) is not None
         ]
         asking = {switch for _, _, switch, _ in known}
+        outside = [hop for hop in outside_hops(self.topology, network) if hop.uplink in paths.attached]
+        known += [(hop.mac, hop.uplink, paths.attached[hop.uplink], hop.owner) for hop in outside]
+        asked = {(paths.attached[hop.uplink], hop.mac) for hop in outside if hop.asked is not None}
+        self._next_hops(network, outside, paths)
         for bridge in bridges:
             for mac, end, switch, owner in known:
+                if (bridge, mac) in asked:
+                    continue
                 towards = end if switch == bridge else paths.next_hop.get((bridge, switch))
                 ofport = None if towards is None else self._ofport(bridge, towards)
                 if ofport is None:
@@ -180,7 +196,7 @@ class _Switches:
                     here = ofport if switch == bridge else None
                     self.addresses[bridge] += [
                         KnownAddress(tag, version, address, mac, here, owner)
-                        for version, address in self.own_addresses[end]
+                        for version, address in self.own_addresses.get(end, ())
                     ]
 
     def _apart(self, bridge: str, paths: Forwarding) -> tuple[int, ...]:
@@ -190,6 +206,18 @@ class _Switches:
         branches = (b if a == bridge else a for a, b in paths.tree if bridge in (a, b))
         numbers = (self._ofport(bridge, other) for other in branches)
         return tuple(sorted(number for number in numbers if number is not None))
+
+    def _next_hops(self, network: str, outside: Iterable[OutsideHop], paths: Forwarding) -> None:
+        """Those that are asked for their MAC, where their uplink is."""
+        for hop in outside:
+            bridge = paths.attached[hop.uplink]
+            ofport = self._ofport(bridge, hop.uplink)
+            if hop.asked is not None and ofport is not None:
+                version, address, gateway = hop.asked
+                asks = gateway, self.gateways[self.tags[network]]
+                self.next_hops[bridge].append(
+                    NextHop(self.tags[network], version, address, hop.mac, asks, ofport, hop.owner)
+                )
 
     def _flood(self, network: str, bridge: str, paths: Forwarding) -> tuple[int, ...]:
         ends = [end for end, switch in paths.attached.items() if switch == bridge]

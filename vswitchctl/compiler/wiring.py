@@ -31,6 +31,7 @@ from vswitchctl.model.topology import (
     link_name,
     split_end,
 )
+from vswitchctl.topology.routing import default_gateways
 
 VLAN_HEADER = 4
 """IEEE 802.1Q: octets a tag adds, so links between bridges carry the network's MTU and its tag."""
@@ -101,7 +102,10 @@ class _Wiring:
                 owner, self.topology.networks[node.network].mtu
             )
         elif isinstance(node, Namespace):
-            routes = frozenset(RouteSpec(route.to, route.via) for route in node.routes)
+            routes = frozenset(
+                [RouteSpec(route.to, route.via) for route in node.routes]
+                + [RouteSpec(to, via) for _, to, via in default_gateways(self.topology, node)]
+            )
             self.netlink.namespaces[name] = NamespaceSpec(owner, routes)
 
     def link(self, link: Link) -> None:

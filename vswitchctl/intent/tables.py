@@ -29,6 +29,8 @@ from vswitchctl.model.topology import (
     Network,
     Qos,
     Route,
+    Router,
+    RouterRoute,
     Tenant,
     Topology,
     Uplink,
@@ -152,6 +154,7 @@ NETWORK = Table(
     {
         "tenant": PLAIN,
         "subnets": LIST,
+        "gateway": LIST,
         "vlan": OPTIONAL,
         "mtu": PLAIN,
         "mac_ageing": unless(MAC_AGEING),
@@ -203,7 +206,7 @@ ROUTE = Table("Route", Route, {"to": PLAIN, "via": PLAIN, **_ABOUT}, stored=("po
 NAMESPACE = Table(
     "Namespace",
     Namespace,
-    {"tenant": PLAIN, **_ABOUT},
+    {"tenant": PLAIN, "default_route": UNLESS_FALSE, **_ABOUT},
     entity="nodes/{name}",
     constant={"kind": "namespace"},
     holds=(
@@ -271,6 +274,20 @@ ACL_RULE = Table(
 ACL = Table(
     "ACL", None, {}, entity="acls/{name}", bare="rules", holds=(Held("rules", "ordered", ACL_RULE, "rules"),)
 )
+ROUTER_ROUTE = Table(
+    "Router_Route",
+    RouterRoute,
+    {"to": PLAIN, "via": PLAIN, "mac": OPTIONAL, **_ABOUT},
+    stored=("position",),
+    identity="to",
+)
+ROUTER = Table(
+    "Router",
+    Router,
+    {"tenant": PLAIN, "networks": LIST, "connects": LIST, **_ABOUT},
+    entity="routers/{name}",
+    holds=(Held("routes", "ordered", ROUTER_ROUTE, "routes"),),
+)
 EXPECT_GROUP = Table(
     "Expect_Group", None, {"members": LIST}, stored=("position",), identity="", bare="members"
 )
@@ -304,6 +321,7 @@ TOPOLOGY = Table(
         Held("qos", "named", QOS, "qos"),
         Held("groups", "named", GROUP, "groups"),
         Held("acls", "named", ACL, "acls"),
+        Held("routers", "named", ROUTER, "routers"),
         Held("expect", "single", EXPECT, "expect"),
     ),
 )

@@ -209,6 +209,7 @@ class SwitchNetwork:
     """A network on this bridge. learns: somewhere it has endpoints that nobody declared.
 
     ageing: seconds until one of them that is silent is forgotten.
+    gateway: the MAC of its gateway, where a router has it.
     apart: ports of the flood with limits at their other end, on another bridge.
     """
 
@@ -217,7 +218,69 @@ class SwitchNetwork:
     learns: bool
     flood: tuple[int, ...]
     ageing: int = 300
+    gateway: int | None = None
     apart: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedNetwork:
+    """A network of a router. mac: its gateway's. gateways: (version, address); subnets: (version, prefix)."""
+
+    tag: int
+    owner: Owner
+    mac: int
+    gateways: tuple[tuple[int, int], ...]
+    subnets: tuple[tuple[int, Prefix], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """Whose address in a routed network has which MAC. version: 4 or 6."""
+
+    tag: int
+    version: int
+    address: int
+    mac: int
+    owner: Owner
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchRoute:
+    """A static route. number: its place in the file, from 1. tag, gateway, mac: of the next hop's network."""
+
+    number: int
+    version: int
+    prefix: Prefix
+    tag: int
+    gateway: int
+    mac: int
+
+
+@dataclass(frozen=True, slots=True)
+class NextHop:
+    """A router behind an uplink of this bridge whose MAC nobody declared: it is asked, and learned.
+
+    mac: stands for its own in the network, until a packet leaves. gateway: (address, MAC), who asks.
+    """
+
+    tag: int
+    version: int
+    address: int
+    mac: int
+    gateway: tuple[int, int]
+    ofport: int
+    owner: Owner
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchRouter:
+    """A router, where packets enter its networks. number: 32 bits, made of its name alone."""
+
+    number: int
+    owner: Owner
+    networks: tuple[RoutedNetwork, ...]
+    routes: tuple[SwitchRoute, ...]
+    neighbours: tuple[Neighbour, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,3 +294,5 @@ class Switch:
     networks: tuple[SwitchNetwork, ...]
     addresses: tuple[KnownAddress, ...] = ()
     acl_sets: tuple[AclSet, ...] = ()
+    routers: tuple[SwitchRouter, ...] = ()
+    next_hops: tuple[NextHop, ...] = ()

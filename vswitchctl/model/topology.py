@@ -118,7 +118,7 @@ class Entity(BaseModel):
 
 
 class Tenant(Entity):
-    """An owner of networks and namespaces. Two tenants never exchange a packet."""
+    """An owner of networks and namespaces. Two tenants exchange no packet, unless a router connects them."""
 
 
 class Network(Entity):
@@ -126,6 +126,9 @@ class Network(Entity):
 
     tenant: Name
     subnets: tuple[Subnet, ...] = ()
+    gateway: Annotated[tuple[Address, ...], BeforeValidator(_one_or_many)] = Field(
+        (), description="the router's address in each subnet that is routed"
+    )
     vlan: Vlan | None = Field(None, description="the tag on bridge links; chosen and kept where absent")
     mtu: Mtu = 1500
     mac_ageing: int = Field(
@@ -189,6 +192,7 @@ class Namespace(Entity):
     tenant: Name
     interfaces: dict[Name, Interface] = Field(default_factory=dict)
     routes: tuple[Route, ...] = ()
+    default_route: StrictBool = Field(True, description="by its network's gateway, where there is one")
 
 
 class Uplink(Entity):
@@ -235,6 +239,27 @@ class Group(Entity):
     addresses: tuple[Cidr, ...] = ()
 
 
+class RouterRoute(Entity):
+    """A static route of a router. via: a next hop in one of its networks."""
+
+    to: RouteTarget
+    via: Address
+    mac: Mac | None = Field(
+        None, description="the next hop's, where it is behind an uplink; asked for where absent"
+    )
+
+
+class Router(Entity):
+    """Routes between networks at their gateways, on whichever bridge a packet enters."""
+
+    tenant: Name
+    networks: tuple[Name, ...]
+    connects: Annotated[tuple[Name, ...], BeforeValidator(_one_or_many)] = Field(
+        (), description="other tenants whose networks it may have, too"
+    )
+    routes: tuple[RouterRoute, ...] = ()
+
+
 class Expect(Entity):
     """What the author expects of the result: the proof that `verify` and the tests hold it to."""
 
@@ -254,6 +279,7 @@ class Topology(Entity):
     qos: dict[Name, Qos] = Field(default_factory=dict)
     groups: dict[Name, Group] = Field(default_factory=dict)
     acls: dict[Name, tuple[Rule, ...]] = Field(default_factory=dict)
+    routers: dict[Name, Router] = Field(default_factory=dict)
     expect: Expect | None = None
 
     def interface(self, end: str) -> Interface | None:
@@ -296,6 +322,14 @@ class Topology(Entity):
         declared = interface.mac if interface is not None else None
         return declared or derived_mac(self.name, end)
 
+    def gateway_mac(self, network: str) -> str:
+        """The MAC of a network's gateway, the same on every bridge. No end has a name with two colons."""
+        return derived_mac(self.name, f"gateway::{network}")
+
+    def next_hop_mac(self, network: str, address: str) -> str:
+        """The MAC that stands for a next hop of which nobody declared one."""
+        return derived_mac(self.name, f"next-hop::{network}::{address}")
+
     def endpoint_mtu(self, end: str) -> int:
         """The declared MTU of 'node:interface', else its network's."""
         interface = self.interface(end)
@@ -337,4 +371,5 @@ def entities(topology: Topology) -> tuple[str, ...]:
         *(f"interfaces/{end}" for end in topology.endpoints()),
         *(f"links/{link_name(link)}" for link in topology.links),
         *(f"acls/{name}" for name in topology.acls),
+        *(f"routers/{name}" for name in topology.routers),
     )

@@ -24,9 +24,17 @@ OFPP_IN_PORT = 0xFFFFFFF8
 VID_PRESENT = 0x1000
 """OFPVID_PRESENT, OpenFlow 1.4.1 section 7.2.3.8."""
 
-_OUTPUT, _PUSH_VLAN, _POP_VLAN, _SET_QUEUE, _SET_FIELD, _EXPERIMENTER = 0, 17, 18, 21, 25, 0xFFFF
+_OUTPUT, _PUSH_VLAN, _POP_VLAN, _SET_QUEUE, _DEC_TTL, _SET_FIELD, _EXPERIMENTER = (
+    0,
+    17,
+    18,
+    21,
+    24,
+    25,
+    0xFFFF,
+)
 _MOVE, _LOAD, _RESUBMIT_TABLE, _OUTPUT_REG, _LEARN, _CONJUNCTION, _CT, _LEARN2 = 6, 7, 14, 15, 16, 34, 35, 45
-_OUTPUT_TRUNC, _CONTROLLER, _CLONE = 39, 37, 42
+_OUTPUT_TRUNC, _CONTROLLER, _CLONE, _CT_CLEAR = 39, 37, 42, 43
 """ofp_action_type, and Nicira subtypes of the experimenter action."""
 
 _DELETE_LEARNED = 2
@@ -188,6 +196,16 @@ def ct(
     inner = [part for action in execute for part in action.parts]
     parts = _nicira(_CT, _u16(_CT_COMMIT if commit else 0), *source, after, bytes(3), _u16(0), *inner)
     return Action("ct", parts, frozenset({"ct"}).union(*(action.sets for action in execute)), table)
+
+
+def dec_ttl() -> Action:
+    """One less of TTL or hop limit. A packet that has none left ends here."""
+    return Action("dec_ttl", _action(_DEC_TTL), frozenset({"nw_ttl"}))
+
+
+def ct_clear() -> Action:
+    """Forget what conntrack said, where a packet is turned into another one."""
+    return Action("ct_clear", _nicira(_CT_CLEAR), frozenset({"ct_clear"}))
 
 
 def controller(userdata: bytes) -> Action:

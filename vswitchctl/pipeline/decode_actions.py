@@ -166,6 +166,7 @@ _ACTIONS: dict[int, Callable[[bytes], str]] = {
     17: _push_vlan,
     18: lambda one: "pop_vlan",
     21: _set_queue,
+    24: lambda one: "dec_ttl",
     25: _set_field,
 }
 _NICIRA: dict[int, Callable[[bytes], str]] = {
@@ -179,5 +180,6 @@ _NICIRA: dict[int, Callable[[bytes], str]] = {
     37: _controller,
     39: _output_trunc,
     42: _clone,
+    43: lambda one: "ct_clear",
     45: _learn2,
 }

@@ -35,6 +35,10 @@ class Opcode(IntEnum):
     """A rule whose log is on has met it: the daemon itself writes it down, and nothing goes back."""
     TIME_EXCEEDED = 3
     """Its TTL or hop limit ends at a gateway."""
+    NO_ROUTE = 4
+    """Its router has no route for it."""
+    NEXT_HOP = 5
+    """It leaves to a router behind an uplink whose MAC nobody knows, or nobody heard of lately."""
 
 
 @dataclass(frozen=True, slots=True)

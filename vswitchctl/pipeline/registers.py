@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vswitchctl.pipeline.fields import REG, Field
+from vswitchctl.pipeline.fields import METADATA, REG, Field
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,21 @@ DENIED = Bits(REG[3], 16, 1, "denied")
 ACL_SET = Bits(REG[4], 0, 32, "acl_set")
 """The ACLs of that port, as a number."""
 
+ROUTER = Bits(REG[7], 0, 32, "router")
+"""The router that a packet was sent to, as a number."""
+
+GATEWAY_WORDS = tuple(Bits(REG[12 + number], 0, 32, f"gateway{number}") for number in range(4))
+"""Address of the gateway that a packet was sent to, first word first; one of IPv4 is the first word."""
+
+NEXT_HOP_WORDS = tuple(Bits(REG[8 + number], 0, 32, f"next_hop{number}") for number in range(4))
+"""Address of the router behind an uplink that a packet goes to, likewise."""
+
+NEXT_HOP_MAC = Bits(REG[2], 2, 2, "next_hop_mac")
+"""Whether that router's MAC is known: 0 not, 1 from long ago, 2 heard lately."""
+
+SCRATCH = Bits(METADATA, 0, 48, "scratch")
+"""A place to put a MAC address while two are swapped."""
+
 REJECTED = Bits(REG[5], 0, 1, "rejected")
 """1: a rule wants the sender told that the packet ends here."""
 
@@ -57,5 +72,8 @@ FLOODED = Bits(REG[5], 1, 1, "flooded")
 
 REGISTERS: dict[str, Bits] = {
     bits.name: bits
-    for bits in (NETWORK, OUT_PORT, LEARN, NO_FLOOD, FLOOD_PART, ZONE, DENIED, ACL_SET, REJECTED, FLOODED)
+    for bits in (
+        *(NETWORK, OUT_PORT, LEARN, NO_FLOOD, FLOOD_PART, ZONE, DENIED, ACL_SET),
+        *(ROUTER, *GATEWAY_WORDS, *NEXT_HOP_WORDS, NEXT_HOP_MAC, SCRATCH, REJECTED, FLOODED),
+    )
 }

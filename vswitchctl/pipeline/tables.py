@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from vswitchctl.pipeline.registers import GATEWAY_WORDS, NEXT_HOP_WORDS
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -98,7 +100,7 @@ CT_FROM = Table(
     "ct_from",
     matches=_ND_MATCHES | {"in_port"},
     sets=frozenset({"zone", "acl_set", "ct"}),
-    next=frozenset({"acl_from", "l2_learning"}),
+    next=frozenset({"acl_from", "gateway"}),
     purpose="what an interface with ACLs sends goes through conntrack in its own zone",
 )
 ACL_FROM = Table(
@@ -106,7 +108,7 @@ ACL_FROM = Table(
     "acl_from",
     matches=_RULE_MATCHES | {"nw_dst", "ipv6_dst", "dl_dst"},
     sets=frozenset({"denied", "rejected", "conjunction", "controller"}),
-    next=frozenset({"commit_from", "l2_learning"}),
+    next=frozenset({"commit_from", "gateway"}),
     purpose="the rules for what an interface sends",
 )
 COMMIT_FROM = Table(
@@ -114,8 +116,57 @@ COMMIT_FROM = Table(
     "commit_from",
     matches=_COMMIT_MATCHES,
     sets=frozenset({"ct", "ct_mark", "controller"}),
-    next=frozenset({"l2_learning"}),
+    next=frozenset({"gateway"}),
     purpose="remembers allowed connections, ends those that no longer are, tells who is rejected",
+)
+GATEWAY = Table(
+    60,
+    "gateway",
+    matches=_ICMPV6
+    | {"in_port", "network", "dl_dst", "arp_op", "arp_spa", "arp_tpa", "nd_target", "nd_sll", "nd_tll"},
+    sets=frozenset({"router", "in_port", "out_port", "learn:next_hop_learned"})
+    | {"dl_src", "dl_dst", "arp_op", "arp_sha", "arp_spa", "arp_tha", "arp_tpa"}
+    | {"ipv6_src", "ipv6_dst", "icmpv6_type", "nd_reserved", "nd_options_type"},
+    next=frozenset({"gateway_nd", "route", "l2_learning", "output"}),
+    purpose="what is for a gateway: questions for its MAC are answered, packets go on to its router",
+)
+GATEWAY_ND = Table(
+    61,
+    "gateway_nd",
+    matches=_ICMPV6,
+    sets=frozenset({"nd_tll", "in_port", "out_port"}),
+    next=frozenset({"output"}),
+    purpose="the end of a gateway's answer of neighbour discovery",
+)
+ROUTE = Table(
+    62,
+    "route",
+    matches=_ICMPV6
+    | {
+        "router",
+        "network",
+        "ip_frag",
+        "nw_ttl",
+        "nw_src",
+        "nw_dst",
+        "ipv6_src",
+        "ipv6_dst",
+        "icmp_type",
+        "icmp_code",
+    },
+    sets=frozenset({"network", "in_port", "out_port", "dl_src", "dl_dst", "nw_src", "nw_dst", "nw_ttl"})
+    | {"ipv6_src", "ipv6_dst", "icmp_type", "icmpv6_type", "ct_clear", "scratch", "controller"}
+    | {bits.name for bits in GATEWAY_WORDS},
+    next=frozenset({"neighbour", "l2_lookup", "ct_to"}),
+    purpose="the longest prefix decides the next network; echo requests to a gateway are answered",
+)
+NEIGHBOUR = Table(
+    64,
+    "neighbour",
+    matches=frozenset({"network", "dl_type", "nw_dst", "ipv6_dst"}),
+    sets=frozenset({"dl_dst"}),
+    next=frozenset({"l2_lookup"}),
+    purpose="the MAC of an address in the next network",
 )
 L2_LEARNING = Table(
     70,
@@ -130,7 +181,7 @@ L2_LOOKUP = Table(
     "l2_lookup",
     matches=frozenset({"network", "dl_dst", "in_port"}),
     sets=frozenset({"out_port"}),
-    next=frozenset({"l2_learned", "flood", "unknown_storm", "ct_to"}),
+    next=frozenset({"l2_learned", "flood", "unknown_storm", "next_hop", "ct_to"}),
     purpose="network and destination MAC choose the port",
 )
 L2_LEARNED = Table(
@@ -156,6 +207,30 @@ UNKNOWN_STORM = Table(
     sets=frozenset({"meter"}),
     next=frozenset({"flood", "ct_to"}),
     purpose="how many frames to unknown destinations a port may send",
+)
+NEXT_HOP = Table(
+    84,
+    "next_hop",
+    matches=frozenset({"network", "dl_src", "dl_dst"}),
+    sets=frozenset(bits.name for bits in (*GATEWAY_WORDS, *NEXT_HOP_WORDS)),
+    next=frozenset({"next_hop_learned", "next_hop_known"}),
+    purpose="what leaves to a router behind an uplink that was found by asking",
+)
+NEXT_HOP_LEARNED = Table(
+    85,
+    "next_hop_learned",
+    matches=frozenset({"network", "dl_dst"}),
+    sets=frozenset({"dl_dst", "next_hop_mac"}),
+    purpose="the MAC that it said it has",
+    learned=True,
+)
+NEXT_HOP_KNOWN = Table(
+    86,
+    "next_hop_known",
+    matches=frozenset({"next_hop_mac"}),
+    sets=frozenset({"controller"}),
+    next=frozenset({"ct_to"}),
+    purpose="has the daemon ask where that is not known, or was not heard lately",
 )
 CT_TO = Table(
     90,
@@ -209,11 +284,12 @@ TABLES: tuple[Table, ...] = (
     *(CLASSIFY, PORT_SECURITY, SOURCE_ADDRESS, ARP_ND, ND_ANSWER),
     *(QOS_FROM, QOS_FROM_PACKETS, STORM),
     *(CT_FROM, ACL_FROM, COMMIT_FROM),
+    *(GATEWAY, GATEWAY_ND, ROUTE, NEIGHBOUR),
     *(L2_LEARNING, L2_LOOKUP, L2_LEARNED, FLOOD, UNKNOWN_STORM),
+    *(NEXT_HOP, NEXT_HOP_LEARNED, NEXT_HOP_KNOWN),
     *(CT_TO, ACL_TO, COMMIT_TO),
     *(QOS_TO, QOS_TO_PACKETS, OUTPUT),
 )
-"""Numbers in between are left for L3 (60)."""
 
 BY_ID: dict[int, Table] = {table.id: table for table in TABLES}
 LEARNED_IDS: frozenset[int] = frozenset(table.id for table in TABLES if table.learned)

@@ -60,8 +60,9 @@ def entity_sources(topology: Topology, place: Callable[[Path], Place]) -> dict[s
     for end in topology.endpoints():
         node, interface = split_end(end)
         sources[f"interfaces/{end}"] = str(place(("nodes", node, "interfaces", interface)))
-    for name in topology.acls:
-        sources[f"acls/{name}"] = str(place(("acls", name)))
+    for section in ("acls", "routers"):
+        for name in getattr(topology, section):
+            sources[f"{section}/{name}"] = str(place((section, name)))
     for number, link in enumerate(topology.links):
         sources[f"links/{link_name(link)}"] = str(place(("links", number)))
     return sources

@@ -44,6 +44,7 @@ class TopologyBuilder:
         *,
         tenant: str,
         subnets: Iterable[str] = (),
+        gateway: str | Iterable[str] = (),
         vlan: int | None = None,
         mtu: int | None = None,
         storm: Mapping[str, int | str] | None = None,
@@ -52,6 +53,7 @@ class TopologyBuilder:
         keys = {
             "tenant": tenant,
             "subnets": _listed(subnets),
+            "gateway": _listed(gateway),
             "vlan": vlan,
             "mtu": mtu,
             "storm": None if storm is None else dict(storm),
@@ -71,8 +73,11 @@ class TopologyBuilder:
         keys = {"network": network, "learn_limit": learn_limit, "description": description}
         return self._named("nodes", name, {"kind": "linux-bridge", **keys})
 
-    def namespace(self, name: str, *, tenant: str, description: str = "") -> Self:
-        return self._named("nodes", name, {"kind": "namespace", "tenant": tenant, "description": description})
+    def namespace(
+        self, name: str, *, tenant: str, default_route: bool | None = None, description: str = ""
+    ) -> Self:
+        keys = {"tenant": tenant, "default_route": default_route, "description": description}
+        return self._named("nodes", name, {"kind": "namespace", **keys})
 
     def uplink(
         self,
@@ -189,6 +194,26 @@ class TopologyBuilder:
         """Endpoints of one tenant, or addresses, that rules name together."""
         keys = {"members": list(members), "addresses": list(addresses), "description": description}
         return self._named("groups", name, keys)
+
+    def router(
+        self,
+        name: str,
+        *,
+        tenant: str,
+        networks: Iterable[str],
+        connects: str | Iterable[str] = (),
+        routes: Iterable[Mapping[str, str]] = (),
+        description: str = "",
+    ) -> Self:
+        """Routes between networks. routes: each 'to' and 'via', and 'mac' of a next hop not declared."""
+        keys = {
+            "tenant": tenant,
+            "networks": _listed(networks),
+            "connects": _listed(connects),
+            "routes": [dict(route) for route in routes],
+            "description": description,
+        }
+        return self._named("routers", name, keys)
 
     def rule(self, acl: str, **keys: Any) -> Self:
         """One more rule of an ACL, by the keys of the file; `from`, a word of Python, is written from_."""

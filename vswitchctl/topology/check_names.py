@@ -78,7 +78,7 @@ def descriptions(subject: Subject) -> Iterator[Issue]:
     """Control characters would reach terminals, and no XML can carry them."""
     topology = subject.topology
     described: list[tuple[Path, str]] = [((), topology.description)]
-    for section in ("tenants", "networks", "nodes", "qos", "groups"):
+    for section in ("tenants", "networks", "nodes", "qos", "groups", "routers"):
         described += [
             ((section, name), entity.description) for name, entity in getattr(topology, section).items()
         ]
@@ -89,6 +89,10 @@ def descriptions(subject: Subject) -> Iterator[Issue]:
             described += [
                 (("nodes", name, "routes", n), route.description) for n, route in enumerate(node.routes)
             ]
+    for name, router in topology.routers.items():
+        described += [
+            (("routers", name, "routes", n), route.description) for n, route in enumerate(router.routes)
+        ]
     described += [
         (("acls", name, number), rule.description)
         for name, rules in topology.acls.items()

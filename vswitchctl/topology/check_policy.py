@@ -7,6 +7,7 @@ from ipaddress import ip_network
 
 from vswitchctl.model.policy import MAX_ACLS, MAX_RULES, Peer, Rule
 from vswitchctl.model.topology import Namespace, split_end
+from vswitchctl.topology.routing import router_of
 from vswitchctl.topology.source import Path, shown
 from vswitchctl.topology.subject import Issue, Placed, Subject
 
@@ -104,7 +105,7 @@ def _foreign(subject: Subject, placed: Placed, path: Path) -> Iterator[Issue]:
     for name in dict.fromkeys(placed.interface.acls):
         for rule in subject.topology.acls.get(name, ()):
             other = _peer_tenant(subject, rule.peer)
-            if other is not None and other != placed.node.tenant:
+            if other is not None and other not in _reachable_tenants(subject, placed):
                 yield Issue(
                     path,
                     f"ACL '{name}' names {', '.join(map(' '.join, rule.peer.named.items()))} "
@@ -112,6 +113,13 @@ def _foreign(subject: Subject, placed: Placed, path: Path) -> Iterator[Issue]:
                     "tenants never exchange a packet: name a peer of its own tenant",
                 )
                 break
+
+
+def _reachable_tenants(subject: Subject, placed: Placed) -> set[str]:
+    """Its own, and those that a router of its network connects."""
+    name = router_of(subject.topology).get(placed.interface.network)
+    router = subject.topology.routers.get(name or "")
+    return {placed.node.tenant} | (set() if router is None else {router.tenant, *router.connects})
 
 
 def _peer_tenant(subject: Subject, peer: Peer) -> str | None:
@@ -138,6 +146,24 @@ def _stateless_first(subject: Subject, placed: Placed, path: Path) -> Iterator[I
                 )
                 yield Issue(path, message, "put stateless rules of a direction before its stateful ones")
                 return
+
+
+def routed_peers(subject: Subject) -> Iterator[Issue]:
+    """A peer without declared addresses is known by its MAC, which no routed packet carries."""
+    routers = router_of(subject.topology)
+    for name, acl in subject.topology.acls.items():
+        for number, rule in enumerate(acl):
+            group = subject.topology.groups.get(rule.peer.group or "")
+            ends = (rule.peer.interface,) if rule.peer.interface else group.members if group else ()
+            for end in ends:
+                interface = subject.topology.interface(end)
+                if interface is not None and not interface.ip and interface.network in routers:
+                    message = (
+                        f"'{end}' declares no address, so it is known by its MAC alone, and what comes"
+                        f" by router '{routers[interface.network]}' carries the gateway's"
+                    )
+                    key = "from" if rule.direction == "in" else "to"
+                    yield Issue(("acls", name, number, key), message, f"give '{end}' its 'ip'")
 
 
 def _behind_linux_bridges(subject: Subject) -> Iterator[Issue]:

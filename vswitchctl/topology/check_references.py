@@ -11,6 +11,7 @@ from vswitchctl.model.topology import (
     Uplink,
     split_end,
 )
+from vswitchctl.topology.routing import router_of
 from vswitchctl.topology.source import Path, shown
 from vswitchctl.topology.subject import Issue, Subject
 
@@ -161,15 +162,16 @@ def _expected_end(subject: Subject, end: str, path: Path) -> Iterator[Issue]:
 
 
 def _one_network(subject: Subject, group: tuple[str, ...], path: Path) -> Iterator[Issue]:
-    """Nothing routes between networks, so a group that spans two can never be reached."""
+    """Only a router leads from one network to another."""
+    routers = router_of(subject.topology)
     networks: dict[str, str] = {}
     for end in group:
         interface = subject.topology.interface(end)
         if interface is not None and interface.network in subject.topology.networks:
-            networks.setdefault(interface.network, end)
+            router = routers.get(interface.network)
+            networks.setdefault(f"router {router}" if router else interface.network, end)
     if len(networks) > 1:
-        (first, a), (second, b) = list(networks.items())[:2]
-        message = (
-            f"'{a}' is in network '{first}' and '{b}' in '{second}', and nothing routes between networks"
-        )
-        yield Issue(path, message, "expect endpoints of one network in one group")
+        a, b = list(networks.values())[:2]
+        first, second = (subject.topology.endpoints()[end].network for end in (a, b))
+        message = f"'{a}' is in network '{first}' and '{b}' in '{second}', and no router has both networks"
+        yield Issue(path, message, "expect endpoints of one network, or of one router's, in one group")

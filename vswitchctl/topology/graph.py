@@ -7,16 +7,20 @@ Linux bridges learn by themselves and see no tags, so two rules keep them sane: 
 them, and a tree enters a group of them by one link where it can. Where it cannot (the group joins two parts
 that nothing else joins) the network's unicast follows the tree too, or the Linux bridge would see one
 source on two ports.
+
+A routed packet changes its network on the bridge where it enters. So the networks of a router have paths
+from every bridge where one of them has an entry; only unicast takes these, and the trees stay as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import networkx as nx
 
 from vswitchctl.model.topology import Bridge, LinuxBridge, Namespace, Topology, Uplink, split_end
+from vswitchctl.topology.routing import router_entries
 
 Hop = tuple[str, str]
 """A link between two switches: their names in order."""
@@ -103,9 +107,11 @@ def forwarding(topology: Topology, network: str) -> Forwarding:
     """Paths and tree of one network. Deterministic: equal topologies give equal answers."""
     attached = attachments(topology, network)
     graph = segment(topology, network)
-    tree = _prune(_spanning_forest(graph), set(attached.values()))
+    entries = router_entries(topology, network)
+    forest = _spanning_forest(graph)
+    tree = _prune(forest, {*attached.values(), *(_gateways_of_linux(forest) if entries else ())})
     paths = tree if _linux_transit(tree, graph) else _unicast_graph(graph, tree)
-    next_hop = _next_hops(paths, tree, sorted({*attached.values(), *_linux(graph, tree)}))
+    next_hop = _next_hops(paths, {*tree, *entries}, sorted({*attached.values(), *_linux(graph, tree)}))
     switches = set(tree) | {at for at, _ in next_hop} | set(next_hop.values())
     flooded = frozenset(pair(a, b) for a, b in tree.edges)
     return Forwarding(
@@ -119,6 +125,11 @@ def forwarding(topology: Topology, network: str) -> Forwarding:
 
 def _linux(graph: nx.Graph, among: nx.Graph) -> set[str]:
     return {name for name in among if graph.nodes[name]["linux"]}
+
+
+def _gateways_of_linux(forest: nx.Graph) -> set[str]:
+    """The Open vSwitch bridges beside Linux bridges: hosts behind these have their gateway there."""
+    return {other for name in _linux(forest, forest) for other in forest.neighbors(name)}
 
 
 def _spanning_forest(graph: nx.Graph) -> nx.Graph:
@@ -145,6 +156,13 @@ def _prune(forest: nx.Graph, attached: set[str]) -> nx.Graph:
     return tree
 
 
+def joins_by_linux_bridges(topology: Topology, network: str) -> bool:
+    """Whether the network's tree runs through Linux bridges, which then are not at its edge."""
+    graph = segment(topology, network)
+    tree = _prune(_spanning_forest(graph), set(attachments(topology, network).values()))
+    return _linux_transit(tree, graph)
+
+
 def _linux_transit(tree: nx.Graph, graph: nx.Graph) -> bool:
     """Whether some group of Linux bridges joins Open vSwitch bridges by more than one link of the tree."""
     linux = _linux(graph, tree)
@@ -165,12 +183,14 @@ def _unicast_graph(graph: nx.Graph, tree: nx.Graph) -> nx.Graph:
     return paths
 
 
-def _next_hops(paths: nx.Graph, tree: nx.Graph, destinations: list[str]) -> dict[tuple[str, str], str]:
-    """From every switch of the tree towards every destination, along cheapest paths, ties by name."""
+def _next_hops(
+    paths: nx.Graph, sources: Iterable[str], destinations: list[str]
+) -> dict[tuple[str, str], str]:
+    """From every source towards every destination, along cheapest paths, ties by name."""
     hops: dict[tuple[str, str], str] = {}
     for destination in destinations:
         before, _ = nx.dijkstra_predecessor_and_distance(paths, destination, weight="cost")
-        walk = [name for name in sorted(tree) if name in before and name != destination]
+        walk = [name for name in sorted(sources) if name in before and name != destination]
         while walk:
             at = walk.pop()
             if at == destination or (at, destination) in hops:

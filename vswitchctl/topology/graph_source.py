@@ -31,11 +31,12 @@ NESTED: Final = frozenset(
         "acls",
         "groups",
         "storm",
+        "routers",
     )
 )
 """Attributes that hold lists or mappings; as a text (GraphML has scalars only) they are JSON."""
 
-SECTIONS: Final = ("name", "description", "tenants", "networks", "qos", "groups", "acls", "expect")
+SECTIONS: Final = ("name", "description", "tenants", "networks", "qos", "groups", "acls", "routers", "expect")
 """Keys of a topology that are attributes of the graph."""
 
 ORDER: Final = "order"

@@ -7,15 +7,16 @@ the name of the endpoint that gave it, and what counts is that name.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import chain, permutations
 from typing import Literal
 
 import networkx as nx
 
 from vswitchctl.model.topology import Interface, Topology, split_end
 from vswitchctl.topology.graph import attachments, segment
+from vswitchctl.topology.routing import is_routed, router_of, ways_out
 
 Pair = tuple[str, str]
 """Two endpoints: who asks, who answers; e.g. ('web1:eth0', 'web2:eth0')."""
@@ -57,7 +58,8 @@ class Observations:
 
 
 def expected_pairs(topology: Topology) -> frozenset[Pair]:
-    """Ordered pairs of endpoints that exchange packets: as `expect` says, else all that share a network.
+    """Ordered pairs of endpoints that exchange packets: as `expect` says, else all that share a network
+    or have a router between their networks.
 
     Without `expect` nothing is expected of endpoints with ACLs, which decide packet by packet.
     """
@@ -66,7 +68,10 @@ def expected_pairs(topology: Topology) -> frozenset[Pair]:
     else:
         groups = (group for network in topology.networks for group in _joined(topology, network))
     undecided = _undecided(topology)
-    pairs = (pair for group in groups for pair in permutations(group, 2))
+    pairs = chain(
+        (pair for group in groups for pair in permutations(group, 2)),
+        routed_pairs(topology) if topology.expect is None else (),
+    )
     return frozenset(pair for pair in pairs if undecided.isdisjoint(pair))
 
 
@@ -84,6 +89,49 @@ def _joined(topology: Topology, network: str) -> list[list[str]]:
         [end for end, switch in attached.items() if switch in part and topology.interface(end) is not None]
         for part in nx.connected_components(segment(topology, network))
     ]
+
+
+def routed_pairs(topology: Topology) -> Mapping[Pair, frozenset[Family]]:
+    """Ordered pairs of different networks of one router -> the IP versions in which they are routed."""
+    routers, routable = router_of(topology), _routable(topology)
+    network = {end: topology.endpoints()[end].network for end in routable}
+    found = {}
+    for a, b in permutations(routable, 2):
+        if network[a] != network[b] and routers[network[a]] == routers[network[b]]:
+            families = routable[a] & routable[b]
+            if families:
+                found[a, b] = families
+    return found
+
+
+def _routable(topology: Topology) -> Mapping[str, frozenset[Family]]:
+    """Linked endpoint -> IP versions whose first address a gateway stands for, and that lead to it."""
+    routers, out = router_of(topology), ways_out(topology)
+    found: dict[str, frozenset[Family]] = {}
+    for network in routers:
+        linked = attachments(topology, network)
+        for end, interface in topology.endpoints().items():
+            if interface.network == network and end in linked and end in out:
+                found[end] = frozenset(
+                    family
+                    for family, address in first_addresses(interface).items()
+                    if family in out[end] and is_routed(topology.networks[network], address)
+                )
+    return found
+
+
+def _families_between(topology: Topology) -> Callable[[Pair], frozenset[Family]]:
+    """The IP versions in which a pair is judged: those that both have, and between networks are routed in."""
+    endpoints, routed = topology.endpoints(), routed_pairs(topology)
+    families = {end: frozenset(first_addresses(interface)) for end, interface in endpoints.items()}
+
+    def between(pair: Pair) -> frozenset[Family]:
+        a, b = pair
+        if endpoints[a].network != endpoints[b].network and pair in routed:
+            return routed[pair]
+        return families[a] & families[b]
+
+    return between
 
 
 def first_addresses(interface: Interface) -> dict[Family, str]:
@@ -116,20 +164,16 @@ def ip_targets(topology: Topology) -> dict[tuple[str, Family], frozenset[str]]:
 
 
 def expected_answers(topology: Topology, expected: frozenset[Pair]) -> frozenset[tuple[str, str, Family]]:
-    """The answers that complete the expected pairs: one for each IP version that both ends have."""
-    addresses = {end: first_addresses(interface) for end, interface in topology.endpoints().items()}
-    return frozenset(
-        (asks, answers, family)
-        for asks, answers in expected
-        for family in addresses[asks].keys() & addresses[answers].keys()
-    )
+    """The answers that complete the expected pairs: in each IP version that both have and is routed."""
+    between = _families_between(topology)
+    return frozenset((*pair, family) for pair in expected for family in between(pair))
 
 
 def judge(topology: Topology, seen: Observations) -> Matrix:
     """Observations -> matrix of pairs."""
     endpoints = topology.endpoints()
     network = {end: interface.network for end, interface in endpoints.items()}
-    families = {end: first_addresses(interface).keys() for end, interface in endpoints.items()}
+    between = _families_between(topology)
     undecided = _undecided(topology)
     touched = {(asks, answers) for asks, answers, _ in seen.answered} | seen.heard
     return Matrix(
@@ -137,15 +181,14 @@ def judge(topology: Topology, seen: Observations) -> Matrix:
         reached=frozenset(
             pair
             for pair in permutations(endpoints, 2)
-            if undecided.isdisjoint(pair) and _reached(pair, families, seen)
+            if undecided.isdisjoint(pair) and _reached(pair, between(pair), seen)
         ),
         crossed=frozenset((a, b) for a, b in touched if network[a] != network[b]),
     )
 
 
-def _reached(pair: Pair, families: Mapping[str, Iterable[Family]], seen: Observations) -> bool:
+def _reached(pair: Pair, common: frozenset[Family], seen: Observations) -> bool:
     asks, answers = pair
-    common = set(families[asks]) & set(families[answers])
     if not common:
         return pair in seen.heard and (answers, asks) in seen.heard
     return all((asks, answers, family) in seen.answered for family in common)

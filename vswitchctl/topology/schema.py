@@ -89,6 +89,10 @@ def _ways(one: dict[str, Any], definition: str) -> dict[str, Any]:
 
 _KEYS: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("Network", "subnets"): _list_of(_PREFIXED, ["10.1.0.0/24"], ["10.1.0.0/24", "fd00:1::/64"]),
+    ("Network", "gateway"): {
+        "anyOf": [_ADDRESS, _list_of(_ADDRESS)],
+        "examples": ["10.1.0.1", ["10.1.0.1", "fd00:1::1"]],
+    },
     ("Interface", "ip"): {
         "anyOf": [_PREFIXED, _list_of(_PREFIXED)],
         "examples": ["10.1.0.11/24", ["10.1.0.11/24", "fd00:1::11/64"]],
@@ -114,6 +118,11 @@ _KEYS: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("Route", "via"): {**_ADDRESS, "examples": ["10.1.0.1"]},
     ("Qos", "max_rate"): _ways(_RATE, "RateBothWays"),
     ("Qos", "burst"): _ways(_BURST, "BurstBothWays"),
+    ("Router", "networks"): _list_of(_NAME, ["red-web", "red-db"]),
+    ("Router", "connects"): {"anyOf": [_NAME, _list_of(_NAME)], "examples": ["blue", ["blue", "green"]]},
+    ("RouterRoute", "to"): {"anyOf": [{"const": "default"}, _PREFIXED], "examples": ["default", "::/0"]},
+    ("RouterRoute", "via"): {**_ADDRESS, "examples": ["192.0.2.1"]},
+    ("RouterRoute", "mac"): _MAC,
     ("Qos", "min_rate"): _RATE,
     ("Qos", "max_pps"): _ways(_PACKETS, "PacketsBothWays"),
     ("Qos", "dscp"): _DSCP,

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from vswitchctl.model.policy import Rule
-from vswitchctl.model.topology import Interface, Topology
+from vswitchctl.model.topology import Interface, Namespace, Topology
 from vswitchctl.topology.document import Finding
 from vswitchctl.topology.nearest import nearest
 from vswitchctl.topology.shape_words import in_words, kind_of
@@ -20,10 +20,10 @@ from vswitchctl.topology.source import MarkedDict, MarkedList, Path, Place, path
 
 BOOLEANS: Final = {
     model: frozenset(name for name, field in model.model_fields.items() if field.annotation is bool)
-    for model in (Interface, Rule)
+    for model in (Interface, Namespace, Rule)
 }
 """Keys that are true or false."""
-NAMED_SECTIONS: Final = ("tenants", "networks", "nodes", "qos", "groups", "acls")
+NAMED_SECTIONS: Final = ("tenants", "networks", "nodes", "qos", "groups", "acls", "routers")
 _PLACEHOLDER = "unnamed"
 _ROUNDS = 4
 """Removing a malformed part can bring up what it hid; the third round finds nothing in any case known."""
@@ -113,6 +113,8 @@ def _may_be_boolean(path: Path) -> bool:
     match path:
         case ("nodes", _, "interfaces", _, str(key)):
             return key in BOOLEANS[Interface] or key not in Interface.model_fields
+        case ("nodes", _, str(key)):
+            return key in BOOLEANS[Namespace]
         case ("acls", _, int(), str(key)):
             return key == "log" or key in BOOLEANS[Rule] or key not in Rule.model_fields
     return False

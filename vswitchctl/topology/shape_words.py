@@ -27,6 +27,8 @@ from vswitchctl.model.topology import (
     Network,
     Qos,
     Route,
+    Router,
+    RouterRoute,
     Tenant,
     Topology,
     Uplink,
@@ -60,6 +62,7 @@ _ENTRIES: Final[Mapping[str, type[BaseModel]]] = {
     "links": Link,
     "qos": Qos,
     "groups": Group,
+    "routers": Router,
 }
 """What stands in a section, where it is of one kind."""
 
@@ -97,14 +100,10 @@ def _keys(loc: tuple[str | int, ...]) -> tuple[str, ...]:
             model = Storm
         case ("qos", _, "max_rate" | "burst" | "max_pps"):
             model = RateBothWays
-        case ("nodes", _, _, "interfaces", _):
-            model = Interface
-        case ("nodes", _, _, "interfaces", _, "allowed", _):
-            model = AllowedPair
-        case ("nodes", _, _, "routes", _):
-            model = Route
-        case ("nodes", _, str(kind)):
-            model = NODES.get(kind, Topology)
+        case ("routers", _, "routes", _):
+            model = RouterRoute
+        case ("nodes", _, *inside):
+            model = _of_node(tuple(inside))
         case ("acls", _, _):
             model = Rule
         case ("acls", _, _, "from" | "to"):
@@ -116,6 +115,20 @@ def _keys(loc: tuple[str | int, ...]) -> tuple[str, ...]:
     return tuple(model.model_fields)
 
 
+def _of_node(inside: tuple[str | int, ...]) -> type[BaseModel]:
+    """What has its keys there, inside a node."""
+    match inside:
+        case (_, "interfaces", _):
+            return Interface
+        case (_, "interfaces", _, "allowed", _):
+            return AllowedPair
+        case (_, "routes", _):
+            return Route
+        case (str(kind),):
+            return NODES.get(kind, Topology)
+    return Topology
+
+
 def _extra(details: ErrorDetails) -> Words:
     *above, key = details["loc"]
     return f"unknown key {shown(str(key))}", one_of(str(key), _keys(tuple(above)), "the keys here are"), ()
@@ -124,6 +137,7 @@ def _extra(details: ErrorDetails) -> Words:
 _EXAMPLES: Final = {
     "tenant": "tenant: red",
     "network": "network: red-web",
+    "networks": "networks: [red-web, red-db]",
     "interface": "interface: eth1",
     "ends": 'ends: ["web1:eth0", br-a]',
     "to": "to: 10.2.0.0/24",
@@ -262,7 +276,7 @@ def _corrected(value: Any, loc: tuple[str | int, ...]) -> str:
         if "ip" in loc:
             length = 64 if ":" in value else 24
             return f"write {ipaddress.ip_address(value)}/{length}, with the prefix length of your subnet"
-        if loc[-1] == "via":
+        if loc[-1] == "via" or "gateway" in loc:
             return f"write {ipaddress.ip_interface(value).ip}"
     except ValueError:
         return ""

@@ -13,6 +13,7 @@ from vswitchctl.topology import (
     check_policy,
     check_qos,
     check_references,
+    check_routing,
     check_security,
 )
 from vswitchctl.topology.document import Finding, in_order
@@ -56,6 +57,13 @@ CHECKS: Final[tuple[Callable[[Subject], Iterator[Issue]], ...]] = (
     check_policy.rules,
     check_policy.interfaces,
     check_qos.interfaces,
+    check_policy.routed_peers,
+    check_routing.gateways,
+    check_routing.routers,
+    check_routing.apart,
+    check_routing.routes,
+    check_routing.whole,
+    check_routing.macs,
 )
 
 
