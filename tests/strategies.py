@@ -259,7 +259,8 @@ RULES = st.fixed_dictionaries(
 
 def _routers(draft: _Draft) -> None:
     """Gateways for some subnets, and routers inside tenants and between two, whose subnets do not overlap."""
-    free = draft.draw(st.lists(st.sampled_from(draft.networks), unique=True))
+    by_mac = _known_by_mac(draft)
+    free = [n for n in draft.draw(st.lists(st.sampled_from(draft.networks), unique=True)) if n not in by_mac]
     tenants = {network: draft.data["networks"][network]["tenant"] for network in free}
     while free:
         first = free.pop()
@@ -284,6 +285,21 @@ def _routers(draft: _Draft) -> None:
     for node in draft.data["nodes"].values():
         if node["kind"] == "namespace":
             draft.maybe(node, "default_route", st.booleans())
+
+
+def _known_by_mac(draft: _Draft) -> set[str]:
+    """Networks of endpoints without an address that rules name: such networks are never routed."""
+    rules = [rule for rules in draft.data.get("acls", {}).values() for rule in rules]
+    peers = [peer for rule in rules for key in ("from", "to") if isinstance(peer := rule.get(key), dict)]
+    groups = draft.data.get("groups", {})
+    named = {peer["interface"] for peer in peers if "interface" in peer}
+    named |= {end for peer in peers for end in groups.get(peer.get("group"), {}).get("members", [])}
+    return {
+        interface["network"]
+        for name, node in draft.data["nodes"].items()
+        for key, interface in node.get("interfaces", {}).items()
+        if f"{name}:{key}" in named and not interface.get("ip")
+    }
 
 
 def _gateways(draft: _Draft, network: str) -> None:

@@ -110,7 +110,7 @@ def test_the_gateway_shows_in_a_trace_and_says_what_it_cannot_route(routed: tupl
 
 
 def test_rules_that_reject_tell_senders_in_other_networks(routed: tuple[Stack, Path]) -> None:
-    """With rules at both ends: what opens a connection is held to them, and what belongs to it passes."""
+    """Rules at both ends: what opens a connection is held against them, and what belongs to it passes."""
     stack, file = routed
     data = yaml.safe_load(example())
     closed = {"direction": "in", "action": "allow", "protocol": "udp", "ports": [9999]}

@@ -23,6 +23,10 @@ _UNSUPPORTED: Final = {
 }
 
 
+_BOOLEANS: Final = {"true": True, "1": True, "false": False, "0": False}
+"""How XML Schema writes them (part 2, section 3.2.2.1); programs written in Python begin them large."""
+
+
 @dataclass(slots=True)
 class _Part:
     """The graph, node or edge that is open: what its attributes go to."""
@@ -44,6 +48,7 @@ class _Reader:
         self.parser.CharacterDataHandler = self._text
         self.parser.StartDoctypeDeclHandler = self._doctype
         self.keys: dict[str, str] = {}
+        self.booleans: set[str] = set()
         self.defaults: dict[tuple[str, str], str] = {}
         self.open: list[_Part] = []
         self.graph: AttributedGraph | None = None
@@ -90,6 +95,8 @@ class _Reader:
         identifier = xml.get("id", "")
         if "attr.name" in xml:
             self.keys[identifier] = xml["attr.name"]
+        if xml.get("attr.type") == "boolean":
+            self.booleans.add(identifier)
         self.data_key = (xml.get("for", "all"), identifier)
 
     def _graph(self, xml: dict[str, str]) -> None:
@@ -112,7 +119,8 @@ class _Reader:
             self._close(self.open.pop())
 
     def _data(self) -> None:
-        key = self.keys.get(self.data_key[1] if self.data_key else "")
+        identifier = self.data_key[1] if self.data_key else ""
+        key = self.keys.get(identifier)
         if key is None or not self.open:
             return
         attributes = self.open[-1].attributes
@@ -121,13 +129,17 @@ class _Reader:
             message = f"attribute {shown(key)} stands twice, first in line {first}"
             self.source.error(self.place.line, (), message, "remove one")
             return
-        attributes.put(key, "".join(self.text), self.place)
+        attributes.put(key, self._value(identifier, "".join(self.text)), self.place)
+
+    def _value(self, identifier: str, text: str) -> str | bool:
+        """A text, or what it says where its key is declared to be true or false."""
+        return _BOOLEANS.get(text.strip().lower(), text) if identifier in self.booleans else text
 
     def _close(self, part: _Part) -> None:
         for (kind, identifier), value in self.defaults.items():
             key = self.keys.get(identifier)
             if key is not None and kind in (part.element, "all") and key not in part.attributes:
-                part.attributes.put(key, value, part.attributes.place)
+                part.attributes.put(key, self._value(identifier, value), part.attributes.place)
         if part.element == "node":
             self._node(part)
         elif part.element == "edge":
@@ -137,7 +149,7 @@ class _Reader:
         """A node is called by its attribute 'name', which drawing programs keep apart from their own ids."""
         assert self.graph is not None  # noqa: S101 - a node is open only inside a graph
         identifier = part.xml.get("id", "")
-        name = part.attributes.get("name", "").strip() or identifier
+        name = str(part.attributes.get("name", "")).strip() or identifier
         place = part.attributes.place
         vertices = self.graph.vertices
         if name in vertices or identifier in self.names:
