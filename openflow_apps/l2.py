@@ -137,6 +137,7 @@ class L2:
 
     name: str = "l2"
     tables: tuple[Table, ...] = (CLASSIFY, L2_LOOKUP, FLOOD, OUTPUT)
+    reads: tuple[str, ...] = ("owner", "ports", "macs", "networks")
 
     def compile(self, switch: Switch) -> Iterator[Flow]:
         """Every flow of one bridge's switching."""
@@ -146,10 +147,10 @@ class L2:
             yield _FLOOD_FOUND(mark)
         for port in switch.ports:
             yield from _port(port)
-        guarded = {port.ofport for port in switch.ports if port.acl is not None}
-        rejecting = {port.ofport for port in switch.ports if port.acl is not None and port.acl.rejects_in}
+        acls = {port.ofport: port.acl for port in switch.ports if port.acl is not None}
+        rejecting = {ofport for ofport, acl in acls.items() if acl.coverage.rejects_in}
         for network in switch.networks:
-            yield from _network(network, guarded, rejecting)
+            yield from _network(network, acls, rejecting)
         for known in switch.macs:
             yield _LOOKUP(cookie(known.owner), network=known.tag, mac=known.mac, port=known.ofport)
 

@@ -41,9 +41,7 @@ def rule_cost(rule: AclRule) -> int:
 
 def acl_costs(topology: Topology) -> tuple[AclCost, ...]:
     """What each ACL costs, in the order of the file. The topology is valid."""
-    return tuple(
-        AclCost(name, tuple(map(rule_cost, acl_rules(topology, name, (name,), 0)))) for name in topology.acls
-    )
+    return tuple(AclCost(name, tuple(map(rule_cost, acl_rules(topology, name)))) for name in topology.acls)
 
 
 def over_budget(costs: Iterable[AclCost], place: Callable[[Path], Place]) -> Iterator[Finding]:

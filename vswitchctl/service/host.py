@@ -9,7 +9,7 @@ from typing import Protocol
 from vswitchctl.api.service import FlowSource
 from vswitchctl.compiler.compile import compile_topology, provisional
 from vswitchctl.errors import NotFound, RetryableError
-from vswitchctl.model.flow import Flow, FlowTable, priority, table_id
+from vswitchctl.model.flow import Flow, priority, table_id
 from vswitchctl.model.intent import Intent, Stored, allocate_tags, allocate_zones
 from vswitchctl.model.state import DesiredState, ObservedNetlink, ObservedOvs
 from vswitchctl.model.topology import Topology, entities
@@ -122,7 +122,9 @@ class HostService:
         warnings: tuple[str, ...],
     ) -> PlanView:
         name = stored.topology.name
-        changes = [c for c in plan_wiring(desired, netlink, ovs) if c.owner.topology == name]
+        changes = [
+            c for c in plan_wiring(desired.netlink, desired.ovs, netlink, ovs) if c.owner.topology == name
+        ]
         views = [change_view(change, stored.sources) for change in changes]
         counts = []
         mine = {bridge for bridge, spec in ovs.owned.bridges.items() if spec.owner.topology == name}
@@ -317,9 +319,10 @@ class HostService:
         if bridge not in desired:
             raise NotFound(f"no bridge '{bridge}'", f"bridges are: {', '.join(sorted(desired)) or 'none'}")
         if source == "desired":
-            table: FlowTable = desired[bridge]
+            table = desired[bridge].whole
         else:
-            read = self._loop.flows(bridge)
-            table = {**read.owned, **read.foreign}
+            with self._loop.lock:
+                read = self._loop.flows(bridge)
+                table = {**read.owned, **read.foreign}
         ordered = sorted(table.items(), key=lambda item: (table_id(item[0]), -priority(item[0]), item[0]))
         return tuple(flow_view(bridge, Flow(*item), last.desired.cookies) for item in ordered)
