@@ -138,6 +138,7 @@ def _rule(
         ports=tuple(port_masks(rule.ports)) or None,
         conjunction=conjunction,
         reject=rule.action == "reject",
+        log=rule.log is not None,
     )
 
 
