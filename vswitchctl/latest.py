@@ -21,9 +21,10 @@ class Latest(Generic[T]):
 
     def __call__(self, *args: Any) -> T:
         """Raises whatever the function raises."""
-        if self._known is None or not same(self._known[0], args):
-            self._known = args, self._function(*args)
-        return self._known[1]
+        known = self._known
+        if known is None or not same(known[0], args):
+            self._known = known = args, self._function(*args)
+        return known[1]
 
 
 class Steady(Generic[T]):

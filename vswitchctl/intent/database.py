@@ -77,14 +77,23 @@ class IntentDatabase:
         return stored
 
     def write_policy(
-        self, topology: str, change: PolicyChange, *, expected_generation: int | None = None
+        self,
+        topology: str,
+        change: PolicyChange,
+        check: Callable[[Stored], None],
+        *,
+        expected_generation: int | None = None,
     ) -> Stored:
         """Put one ACL or group of a stored topology in place, or remove it, at the cost of that alone.
 
-        Raises NotFound, Conflict where another generation is stored, InvalidTopology, Unreachable,
-        ApplyError.
+        check: raises what speaks against the topology with the change; what it saw is what is stored, for
+        a client that was faster makes it be asked again. Counts generations as `write` does.
+        Raises what `check` raises, NotFound, Conflict where another generation is stored, InvalidTopology,
+        Unreachable, ApplyError.
         """
-        command = WritePolicyCommand(self._backend, self._replica, topology, change, expected_generation)
+        command = WritePolicyCommand(
+            self._backend, self._replica, topology, change, check, expected_generation
+        )
         stored: Stored = command.execute(check_error=True, log_errors=False)
         return stored
 

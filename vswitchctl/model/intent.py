@@ -40,6 +40,14 @@ class PolicyChange:
     value: tuple[Rule, ...] | Group | None
     source: str = ""
 
+    @property
+    def noun(self) -> str:
+        return "ACL" if self.section == "acls" else "group"
+
+    @property
+    def entity(self) -> str:
+        return f"{self.section}/{self.name}"
+
     def applied(self, topology: Topology) -> Topology:
         """The topology with this change; everything else in it is the same objects."""
         entries = dict(getattr(topology, self.section))

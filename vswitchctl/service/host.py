@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from vswitchctl.api.service import FlowSource
 from vswitchctl.compiler.compile import compile_topology, provisional
 from vswitchctl.errors import NotFound, RetryableError
 from vswitchctl.model.flow import Flow, priority, table_id
-from vswitchctl.model.intent import Intent, Stored, allocate_tags, allocate_zones
+from vswitchctl.model.intent import Intent, PolicyChange, Stored, allocate_tags, allocate_zones
 from vswitchctl.model.state import DesiredState, ObservedNetlink, ObservedOvs
 from vswitchctl.model.topology import Topology, entities
 from vswitchctl.model.views import (
@@ -38,6 +38,7 @@ from vswitchctl.reconcile.loop import Loop
 from vswitchctl.reconcile.plan import plan_wiring
 from vswitchctl.service.acl_log import AclLog
 from vswitchctl.service.acls import acl_views
+from vswitchctl.service.policy import PolicyWriter
 from vswitchctl.service.refuse import find, refuse_conflicts, refuse_invalid, warnings_of
 from vswitchctl.service.show import (
     Statuses,
@@ -62,6 +63,15 @@ class Store(Protocol):
         self, topology: Topology, sources: Mapping[str, str], *, expected_generation: int | None = None
     ) -> Stored: ...
 
+    def write_policy(
+        self,
+        topology: str,
+        change: PolicyChange,
+        check: Callable[[Stored], None],
+        *,
+        expected_generation: int | None = None,
+    ) -> Stored: ...
+
     def delete(self, name: str) -> None: ...
 
 
@@ -75,6 +85,7 @@ class HostService:
         self._apps = apps
         self._acl_log = log
         self._operations = Operations(loop)
+        self._policy = PolicyWriter(store)
 
     # -- plan, apply, destroy ----------------------------------------------------------------------------
 
@@ -161,6 +172,18 @@ class HostService:
         since = self._operations.moment()
         stored = self._store.write(topology, document.sources, expected_generation=expected_generation)
         return self._operations.begin("apply", topology.name, stored.generation, since)
+
+    def change_policy(
+        self, topology: str, change: PolicyChange, *, expected_generation: int | None = None
+    ) -> OperationView:
+        """See `Service.change_policy`."""
+        since = self._operations.moment()
+        stored = self._policy.write(topology, change, expected_generation=expected_generation)
+        return self._operations.begin("apply", topology, stored.generation, since)
+
+    def document(self, topology: str) -> Topology:
+        """See `Service.document`."""
+        return find(self._store.read(), topology).topology
 
     def destroy(self, name: str) -> OperationView:
         """See `Service.destroy`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from vswitchctl.model.topology import Topology
@@ -16,7 +16,7 @@ from vswitchctl.topology import (
 )
 from vswitchctl.topology.document import Finding, in_order
 from vswitchctl.topology.source import Path, Place, path_text
-from vswitchctl.topology.subject import Issue, Subject
+from vswitchctl.topology.subject import Issue, Placed, Subject
 
 CHECKS: Final[tuple[Callable[[Subject], Iterator[Issue]], ...]] = (
     check_names.device_names,
@@ -71,6 +71,21 @@ def validate(
 ) -> tuple[Finding, ...]:
     """Every semantic finding of a topology. place: where a path of the topology was written."""
     return in_order(_finding(issue, place(issue.path)) for issue in issues(topology, broken))
+
+
+def validate_change(
+    topology: Topology,
+    section: str,
+    name: str,
+    having: Iterable[Placed],
+    place: Callable[[Path], Place],
+) -> tuple[Finding, ...]:
+    """As `validate`, of a valid topology after the change of one ACL or group, at the cost of that alone.
+
+    section: 'acls' or 'groups'. having: `check_policy.users` of its nodes.
+    """
+    found = check_policy.changed(Subject(topology), section, name, having)
+    return in_order(_finding(issue, place(issue.path)) for issue in found)
 
 
 def _finding(issue: Issue, at: Place) -> Finding:
