@@ -190,7 +190,11 @@ def test_one_acl_is_written_read_and_removed_and_nothing_else_is_touched(connect
     again = other.read()["rich"]
     assert again.topology.nodes is seen.topology.nodes and again.topology.links is seen.topology.links
     kept = [name for name in seen.topology.acls if name != "web"]
-    assert all(a is b for name in kept for a, b in zip(again.topology.acls[name], seen.topology.acls[name]))
+    assert all(
+        a is b
+        for name in kept
+        for a, b in zip(again.topology.acls[name], seen.topology.acls[name], strict=True)
+    )
     db.write_policy("rich", acl("fresh", 1), fine)
     assert list(db.read()["rich"].topology.acls) == [*first.topology.acls, "fresh"]
     db.write_policy("rich", PolicyChange("acls", "fresh", None), fine)

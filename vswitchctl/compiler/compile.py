@@ -10,6 +10,7 @@ from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from vswitchctl.compiler.collecting import without_collecting
 from vswitchctl.compiler.flows import FlowCompiler
 from vswitchctl.compiler.policy import AclSets, set_numbers
 from vswitchctl.compiler.switching import compile_switches, covered, unnumbered
@@ -58,6 +59,7 @@ class TopologyCompiler:
         self._pending = Latest(_pending)
         self._flows: dict[str, _BridgeCompiler] = {}
 
+    @without_collecting
     def compile(self, stored: Stored, facts: Facts) -> DesiredState:
         """The desired state; parts of it that did not change are the objects they were."""
         layout, policy = self._layout_of(stored.topology)
@@ -145,6 +147,7 @@ class Compiler:
         self._compilers: dict[str, TopologyCompiler] = {}
         self._netlink, self._ovs = Latest(_netlink), Latest(_ovs)
 
+    @without_collecting
     def compile(self, intent: Intent, facts: Facts) -> DesiredState:
         """The whole host: the union of its topologies, which cannot claim the same device."""
         self._compilers = {

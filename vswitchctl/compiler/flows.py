@@ -61,11 +61,8 @@ class _AppCompiler:
 
 
 def _table(flows: Iterable[Flow], whose: str) -> FlowTable:
-    table: FlowTable = {}
-    count = 0
-    for key, value in flows:
-        table[key] = value
-        count += 1
-    if count != len(table):
-        raise InternalError(f"{count - len(table)} flows of {whose} have the match of another flow")
+    made = list(flows)
+    table: FlowTable = dict(made)
+    if len(made) != len(table):
+        raise InternalError(f"{len(made) - len(table)} flows of {whose} have the match of another flow")
     return table

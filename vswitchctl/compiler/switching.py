@@ -27,7 +27,7 @@ from vswitchctl.model.switch import (
     SwitchPort,
 )
 from vswitchctl.model.topology import Bridge, LinuxBridge, Topology, Uplink
-from vswitchctl.topology.graph import Forwarding, forwarding
+from vswitchctl.topology.graph import Forwarding, forwarding, wires
 
 UNKNOWN = Coverage(covers_in=True, covers_out=True, rejects_in=True, rejects_out=True)
 """Of a set whose rules nobody has looked at yet."""
@@ -60,8 +60,9 @@ def compile_switches(
     Of its ACLs only the numbers of the sets are known yet: `covered` tells what follows from the rules.
     """
     build = _Switches(topology, tags, zones, acl_sets, wiring, facts)
+    links = wires(topology)
     for network in topology.networks:
-        build.network(network, forwarding(topology, network))
+        build.network(network, forwarding(topology, network, links))
     return tuple(build.switch(name) for name, node in topology.nodes.items() if isinstance(node, Bridge))
 
 
