@@ -95,9 +95,17 @@ class Client:
         with self._naming(name):
             return self._one("POST", f"/topologies/{_part(name)}:plan-destroy", PlanView)
 
-    def apply(self, document: TopologyDocument, *, expected_generation: int | None = None) -> OperationView:
+    def apply(
+        self,
+        document: TopologyDocument,
+        *,
+        expected_generation: int | None = None,
+        wait: float | None = None,
+    ) -> OperationView:
+        """wait: seconds to wait for the end, where no progress is to be shown meanwhile."""
         path = f"/topologies/{_part(document.topology.name)}"
-        return self._one("PUT", path, OperationView, document, expected_generation=expected_generation)
+        query = {"expected_generation": expected_generation, "wait": wait}
+        return self._one("PUT", path, OperationView, document, **query)
 
     def policy(self, topology: str, section: str, name: str) -> Any:
         """One ACL or group, as a topology file has it."""
@@ -106,11 +114,16 @@ class Client:
             return self._send("GET", path, None, {}).json()
 
     def change_policy(
-        self, topology: str, change: PolicyChange, *, expected_generation: int | None = None
+        self,
+        topology: str,
+        change: PolicyChange,
+        *,
+        expected_generation: int | None = None,
+        wait: float | None = None,
     ) -> OperationView:
-        """Put one ACL or group in place, or remove it."""
+        """Put one ACL or group in place, or remove it. wait: as for `apply`."""
         path = f"/topologies/{_part(topology)}/{change.section}/{_part(change.name)}"
-        query: dict[str, Any] = {"expected_generation": expected_generation}
+        query: dict[str, Any] = {"expected_generation": expected_generation, "wait": wait}
         with self._naming(topology):
             if change.value is None:
                 return self._one("DELETE", path, OperationView, None, **query)
