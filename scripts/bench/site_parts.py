@@ -88,6 +88,9 @@ class Switch:
         self.run("ovs-ofctl", "del-flows", BRIDGE, f"cookie={END:#x}/-1")
 
 
+SECONDS = 600.0
+"""For one call of the intent database: storing ten thousand endpoints takes it longer than the daemon waits."""
+
 END = 0xE2D
 """The cookie of a flow that is not ours and ends what is watched."""
 
@@ -207,7 +210,7 @@ def _daemon(settings: Settings, stack: ExitStack) -> tuple[Loop, ApiServer]:
             loop.mark(bridge)
 
     apps = load_apps()
-    store = IntentDatabase(settings.intent_remote, on_change=mark, host=settings.host)
+    store = IntentDatabase(settings.intent_remote, on_change=mark, host=settings.host, timeout=SECONDS)
     stack.callback(store.close)
     openflow = OpenFlowDriver(settings.ovs_rundir, on_change=mark)
     stack.callback(openflow.close)

@@ -21,7 +21,7 @@ from vswitchctl.service.policy import refuse_invalid_change
 from vswitchctl.topology.check_policy import users
 from vswitchctl.topology.document import Finding
 from vswitchctl.topology.entry import load_entry
-from vswitchctl.topology.validate import validate
+from vswitchctl.topology.validate import validate, validate_edit
 
 
 def errors_alone(topology: Topology, change: PolicyChange, **sources: str) -> list[Finding]:
@@ -64,6 +64,26 @@ def test_alone_it_is_refused_exactly_where_the_whole_would_be(seed: int) -> None
         alone = {(f.path, f.message) for f in errors_alone(topology, change)}
         assert alone <= whole
         assert bool(alone) == bool(whole), (change, whole)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.integers(0, 1 << 32))
+def test_an_edit_of_several_is_refused_exactly_where_the_whole_would_be(seed: int) -> None:
+    random = Random(seed)
+    known = document(random)
+    edited = known
+    for change in random.sample(changes(random, known), 3):
+        edited = change.applied(edited)
+    whole = {(f.path, f.message) for f in validate(edited) if f.severity == "error"}
+    found = {(f.path, f.message) for f in validate_edit(edited, known)}
+    assert found <= whole and bool(found) == bool(whole)
+    assert {(f.path, f.message) for f in validate_edit(edited, None)} == whole
+
+
+def test_another_layout_is_checked_whole() -> None:
+    known = document(Random(1))
+    broken = known.model_copy(update={"tenants": {}})
+    assert validate_edit(broken, known) == tuple(f for f in validate(broken) if f.severity == "error") != ()
 
 
 def test_the_finding_says_what_where_and_what_to_do() -> None:

@@ -7,7 +7,9 @@ from fastapi import APIRouter, Request, Response
 from vswitchctl.api.access import ServiceDep, WaitingDep, in_thread
 from vswitchctl.api.check import check
 from vswitchctl.api.outcome import ACCEPTED, Generation, Wait, answer
-from vswitchctl.errors import UserError
+from vswitchctl.api.service import Service
+from vswitchctl.errors import NotFound, UserError
+from vswitchctl.model.topology import Topology
 from vswitchctl.model.views import (
     OperationView,
     PlanView,
@@ -19,6 +21,13 @@ from vswitchctl.model.views import (
 router = APIRouter(prefix="/topologies", tags=["topologies"])
 
 
+def _known(service: Service, name: str) -> Topology | None:
+    try:
+        return service.document(name)
+    except NotFound:
+        return None
+
+
 @router.get("")
 def topologies(service: ServiceDep) -> tuple[TopologyView, ...]:
     """Every stored topology."""
@@ -28,7 +37,7 @@ def topologies(service: ServiceDep) -> tuple[TopologyView, ...]:
 @router.post(":plan")
 def plan(document: TopologyDocument, service: ServiceDep, flows: bool = False) -> PlanView:
     """What an apply of this document would do now. `flows` lists each flow change too."""
-    check(document)
+    check(document, _known(service, document.topology.name))
     return service.plan(document, flows=flows)
 
 
@@ -66,7 +75,7 @@ async def apply(
                 f"the document is of '{document.topology.name}', the address of '{name}'",
                 f"PUT it to /api/v1/topologies/{document.topology.name}",
             )
-        check(document)
+        check(document, _known(service, name))
         return service.apply(document, expected_generation=expected_generation)
 
     operation = await in_thread(waiting, start)

@@ -23,9 +23,7 @@ from vswitchctl.model.switch import AclSet, Coverage, Switch
 from vswitchctl.model.topology import Bridge, Topology, entities
 from vswitchctl.pipeline.app import App
 from vswitchctl.pipeline.cookies import cookie
-
-POLICY = frozenset({"acls", "groups"})
-"""Attributes of a topology that devices and switching do not depend on."""
+from vswitchctl.topology.check_policy import SECTIONS
 
 
 def compile_topology(stored: Stored, facts: Facts, apps: Sequence[App]) -> DesiredState:
@@ -112,7 +110,7 @@ class _Layout:
         return self._half(topology, policy=False), self._half(topology, policy=True)
 
     def _half(self, topology: Topology, *, policy: bool) -> Topology:
-        names = [n for n in Topology.model_fields if (n in POLICY) == policy]
+        names = [n for n in Topology.model_fields if (n in SECTIONS) == policy]
         values = tuple(getattr(topology, name) for name in names)
         known = self._known.get(policy)
         if known is not None and same(known[0], values):

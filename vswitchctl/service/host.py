@@ -91,9 +91,10 @@ class HostService:
 
     def plan(self, document: TopologyDocument, *, flows: bool = False) -> PlanView:
         """See `Service.plan`."""
-        refuse_invalid(document.topology)
+        intent = self._store.read()
+        refuse_invalid(document.topology, intent.get(document.topology.name))
         with self._loop.lock:
-            return self._plan(document, self._store.read(), flows=flows)
+            return self._plan(document, intent, flows=flows)
 
     def _plan(self, document: TopologyDocument, intent: Intent, *, flows: bool) -> PlanView:
         topology = document.topology
@@ -165,10 +166,11 @@ class HostService:
     def apply(self, document: TopologyDocument, *, expected_generation: int | None = None) -> OperationView:
         """See `Service.apply`. Nothing is stored of a document that is invalid or in conflict."""
         topology = document.topology
-        refuse_invalid(topology)
+        intent = self._store.read()
+        refuse_invalid(topology, intent.get(topology.name))
         with self._loop.lock:
             netlink, ovs = self._loop.netlink.read(), self._loop.ovs.read()
-        refuse_conflicts(topology, self._store.read(), netlink, ovs)
+        refuse_conflicts(topology, intent, netlink, ovs)
         since = self._operations.moment()
         stored = self._store.write(topology, document.sources, expected_generation=expected_generation)
         return self._operations.begin("apply", topology.name, stored.generation, since)

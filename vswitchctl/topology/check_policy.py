@@ -10,6 +10,9 @@ from vswitchctl.model.topology import Group, Namespace, Node, Topology, split_en
 from vswitchctl.topology.source import Path, shown
 from vswitchctl.topology.subject import Issue, Placed, Subject, placed_interfaces
 
+SECTIONS = ("groups", "acls")
+"""The sections of a topology that nothing else of it depends on."""
+
 PORTLESS = ("sctp", 132)
 """SCTP: conntrack of the userspace datapath knows its addresses and not its ports."""
 
