@@ -12,7 +12,7 @@ verdict counts, nobody can make anything of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -76,6 +76,11 @@ FAMILIES = {4: f.ETH_TYPE_IPV4, 6: f.ETH_TYPE_IPV6}
 PORTS = {f.PROTO_TCP: f.TCP_DST, f.PROTO_UDP: f.UDP_DST, f.PROTO_SCTP: f.SCTP_DST}
 ICMP_TYPES = {f.PROTO_ICMP: f.ICMP_TYPE, f.PROTO_ICMPV6: f.ICMPV6_TYPE}
 IPS = tuple(FAMILIES.values())
+
+VALUES: frozenset[Field | Bits] = frozenset(
+    (f.IPV4_SRC, f.IPV4_DST, f.IPV6_SRC, f.IPV6_DST, f.ETH_SRC, f.ETH_DST, f.CT_TP_DST, *PORTS.values())
+)
+"""What differs from flow to flow of a rule. Nothing else that a flow matches depends on them."""
 
 
 def _is(*flags: int) -> tuple[int, int]:
@@ -212,7 +217,7 @@ class Stage:
 
 
 class _Writer:
-    """Flows of one rule."""
+    """Flows of one rule. Those that differ in an address or a port alone are of one template."""
 
     def __init__(self, stage: Stage, rule: AclRule, number: int) -> None:
         self._stage = stage
@@ -220,6 +225,7 @@ class _Writer:
         self._number = number
         self._priority = (STATEFUL if rule.stateful else STATELESS) - rule.position
         self._cookie = cookie(rule.owner, rule.number)
+        self._templates: dict[tuple[object, ...], Template] = {}
         self.conjunctive = False
 
     def verdict(self, match: Match) -> Iterator[Flow]:
@@ -232,6 +238,9 @@ class _Writer:
             yield self._verdict(match, log=self._rule.log)
 
     def _verdict(self, match: Match, log: bool) -> Flow:
+        return self._flow(match, ("verdict", log), lambda: self._outcome(log))
+
+    def _outcome(self, log: bool) -> tuple[list[Action], Table | None]:
         stage, rule = self._stage, self._rule
         actions: list[Action] = [load(DENIED, 1)] if rule.stateful and not rule.allow else []
         goto: Table | None = stage.next if rule.allow else None
@@ -241,14 +250,39 @@ class _Writer:
             actions.append(punt(Opcode.LOG))
         if rule.stateful or rule.reject:
             goto = stage.commit
-        whole: Match = {ACL_SET: self._number, **match}
-        return flow(stage.acl, self._priority, whole, actions, goto, cookie=self._cookie)
+        return actions, goto
 
     def clause(self, match: Match, at: int) -> Flow:
         self.conjunctive = True
-        part = [conjunction(self._rule.conjunction, at, 2)]
-        whole: Match = {ACL_SET: self._number, **match}
-        return flow(self._stage.acl, self._priority, whole, part, cookie=self._cookie)
+        number = self._rule.conjunction
+        return self._flow(match, ("clause", at), lambda: ([conjunction(number, at, 2)], None))
+
+    def _flow(
+        self,
+        match: Match,
+        kind: tuple[object, ...],
+        outcome: Callable[[], tuple[list[Action], Table | None]],
+    ) -> Flow:
+        """kind: what `outcome` depends on."""
+        values: dict[str, int] = {}
+        shape: list[object] = [kind]
+        for target, wanted in match.items():
+            if target in VALUES and isinstance(wanted, tuple) and isinstance(wanted[0], int):
+                values[target.name] = wanted[0]
+                shape += target.name, wanted[1]
+            else:
+                shape += target.name, wanted
+        key = tuple(shape)
+        if key not in self._templates:
+            self._templates[key] = self._template(match, *outcome())
+        return self._templates[key](self._cookie, **values)
+
+    def _template(self, match: Match, actions: list[Action], goto: Table | None) -> Template:
+        whole: dict[Field | Bits, MatchValue] = {ACL_SET: self._number, **match}
+        for target, wanted in match.items():
+            if target in VALUES and isinstance(wanted, tuple):
+                whole[target] = (Var(target.name), wanted[1])
+        return Template(self._stage.acl, self._priority, whole, actions, goto)
 
 
 def _base(rule: AclRule, family: int) -> dict[Field | Bits, MatchValue]:

@@ -6,7 +6,8 @@ change   PUT of the one ACL whose last rule has another port, to the answer that
 apply    the same change by a PUT of the whole topology, which has to be read and compared whole.
 floor    what it takes anyhow: an equal transaction and an equal bundle, and the API's answer to a question.
 
-Which flows change says ovs-ofctl, in a round of its own: none but the rule's. The last line is one JSON object.
+Which flows change says ovs-ofctl, in a round of its own: none but the rule's. The last line is one JSON
+object.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from estate import NAME, estate, rules
+from estate import BRIDGE, NAME, estate, rules
 from site_parts import Site, site
+from watch import watched
 
 from vswitchctl.model.intent import PolicyChange
 from vswitchctl.model.policy import Rule
@@ -69,7 +71,7 @@ class Bench:
 
     def flow_mods(self) -> list[str]:
         """Events of flows while the rule changes; exits where one is not of the rule."""
-        with self.site.switch.watched() as told:
+        with watched(BRIDGE, self.site.switch.environment) as told:
             self.change()
         mine = cookie(Owner(NAME, "acls/acl3"), len(rules(3)))
         for event in told:

@@ -1,14 +1,13 @@
 """The daemon's parts over a private Open vSwitch, with ports that are numbers without devices behind them.
 
 Real are the intent database, the API on its socket, the loop, the compiler, the OpenFlow driver and
-ovs-vswitchd's flow tables. Devices are taken for made as soon as they are wanted: ten thousand real ones would
-take ovs-vswitchd hours, and what is measured makes none.
+ovs-vswitchd's flow tables. Devices are taken for made as soon as they are wanted: ten thousand real ones
+would take ovs-vswitchd hours, and what is measured makes none.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import tempfile
 import threading
@@ -35,6 +34,7 @@ from vswitchctl.reconcile.loop import Loop
 from vswitchctl.service import AclLog, HostService
 from vswitchctl.settings import Settings
 
+Progress = Callable[[int], None]
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 
 
@@ -67,32 +67,13 @@ class Switch:
             daemon.terminate()
             daemon.wait()
 
-    @contextmanager
-    def watched(self) -> Iterator[list[str]]:
-        """What ovs-ofctl, an independent witness, is told of every flow that comes, goes or changes meanwhile."""
-        told: list[str] = []
-        argv = ["ovs-ofctl", "monitor", BRIDGE, "watch:!initial"]
-        pipe = subprocess.PIPE
-        with subprocess.Popen(argv, env=self._env, stdout=pipe, stderr=subprocess.STDOUT, text=True) as seen:
-            assert seen.stdout is not None
-            seen.stdout.readline()  # the answer to the request: from now on it is told
-            try:
-                yield told
-                self.run("ovs-ofctl", "add-flow", BRIDGE, f"cookie={END:#x},table=253,actions=drop")
-                for line in seen.stdout:
-                    if f"cookie={END:#x}" in line:
-                        break
-                    told += re.findall(r"event=\w+.*", line)
-            finally:
-                seen.terminate()
-        self.run("ovs-ofctl", "del-flows", BRIDGE, f"cookie={END:#x}/-1")
+    @property
+    def environment(self) -> dict[str, str]:
+        return self._env
 
 
 SECONDS = 600.0
 """For one call of the intent database: storing ten thousand endpoints takes it longer than the daemon waits."""
-
-END = 0xE2D
-"""The cookie of a flow that is not ours and ends what is watched."""
 
 
 @dataclass
