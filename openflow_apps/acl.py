@@ -12,16 +12,18 @@ verdict counts, nobody can make anything of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from openflow_apps.answers import reject
 from vswitchctl.model.flow import Flow
 from vswitchctl.model.policy import ND_TYPES
-from vswitchctl.model.switch import AclRule, AclSet, AddressTerm, PortAcl, Switch, SwitchPort
+from vswitchctl.model.state import Owner
+from vswitchctl.model.switch import AclRule, AclSet, AddressTerm, PortAcl, Switch
 from vswitchctl.pipeline import fields as f
 from vswitchctl.pipeline.actions import Action, conjunction, ct, load
+from vswitchctl.pipeline.app import Part
 from vswitchctl.pipeline.cookies import cookie
 from vswitchctl.pipeline.encode import Match, MatchValue, Template, Var, flow
 from vswitchctl.pipeline.fields import Field
@@ -75,6 +77,11 @@ PORTS = {f.PROTO_TCP: f.TCP_DST, f.PROTO_UDP: f.UDP_DST, f.PROTO_SCTP: f.SCTP_DS
 ICMP_TYPES = {f.PROTO_ICMP: f.ICMP_TYPE, f.PROTO_ICMPV6: f.ICMPV6_TYPE}
 IPS = tuple(FAMILIES.values())
 
+VALUES: frozenset[Field | Bits] = frozenset(
+    (f.IPV4_SRC, f.IPV4_DST, f.IPV6_SRC, f.IPV6_DST, f.ETH_SRC, f.ETH_DST, f.CT_TP_DST, *PORTS.values())
+)
+"""What differs from flow to flow of a rule. Nothing else that a flow matches depends on them."""
+
 
 def _is(*flags: int) -> tuple[int, int]:
     """A match on ct_state: all of the flags."""
@@ -98,10 +105,9 @@ class Stage:
         self._untrackable = Template(self.ct, UNTRACKABLE, {port: Var("port")})
         # A flood comes by the port it came from, too. There conntrack would take it for one coming in.
         self._back = Template(CT_TO, BACK, {f.IN_PORT: Var("port"), OUT_PORT: Var("port")})
-        self._shared = [
-            *self._neighbours(),
-            *self._states(),
-            *self._commits(),
+        self._around = [*self._neighbours(), *self._commits()]
+        self._states = [
+            *self._decided(),
             Template(self.acl, DEFAULT, {}, [load(DENIED, 1)], goto=self.commit),
         ]
         self._rejecting = list(self._rejects())
@@ -118,7 +124,7 @@ class Stage:
             }
             yield Template(self.ct, NEIGHBOURS, match, goto=self.next)
 
-    def _states(self) -> Iterator[Template]:
+    def _decided(self) -> Iterator[Template]:
         """Where conntrack decides: not about packets of a connection's original direction."""
         yield Template(self.acl, INVALID, {f.CT_STATE: _is(INV)})
         for answer in (RPL, REL):
@@ -165,37 +171,33 @@ class Stage:
         yield Template(self.commit, STATELESS_REJECT, {REJECTED: 1, DENIED: 0})
         yield Template(self.commit, REFUSED_TOLD, {**asked, DENIED: 1}, told)
 
-    def shared(self, mark: int, acls: Sequence[PortAcl]) -> Iterator[Flow]:
-        """What a bridge needs once: one flow as long as no port has ACLs."""
+    def around(self, mark: int, *, tracked: bool, rejecting: bool) -> Iterator[Flow]:
+        """What a bridge needs once around its rules: one flow as long as no port has ACLs."""
         yield self._without(mark)
-        if acls:
-            for template in self._shared:
-                yield template(mark)
-        if any(acl.rejects_in if self.inbound else acl.rejects_out for acl in acls):
-            for template in self._rejecting:
-                yield template(mark)
+        for template in (*(self._around if tracked else ()), *(self._rejecting if rejecting else ())):
+            yield template(mark)
 
-    def of_port(self, port: SwitchPort, acl: PortAcl) -> Iterator[Flow]:
+    def states(self, mark: int) -> Iterator[Flow]:
+        """What conntrack decides, and what no rule does."""
+        return (template(mark) for template in self._states)
+
+    def of_port(self, ofport: int, acl: PortAcl) -> Iterator[Flow]:
         mark = cookie(acl.owner)
         for template in self._tracked:
-            yield template(mark, port=port.ofport, zone=acl.zone, set=acl.set)
+            yield template(mark, port=ofport, zone=acl.zone, set=acl.set)
         if self.inbound:
-            yield self._back(mark, port=port.ofport)
-        if acl.covers_in if self.inbound else acl.covers_out:
-            yield self._untrackable(mark, port=port.ofport)
+            yield self._back(mark, port=ofport)
+        if acl.coverage.covers_in if self.inbound else acl.coverage.covers_out:
+            yield self._untrackable(mark, port=ofport)
 
-    def of_set(self, acl_set: AclSet) -> Iterator[Flow]:
-        if not acl_set.covers(self.inbound):
-            match: Match = {ACL_SET: acl_set.number}
-            mark = cookie(acl_set.owner)
-            yield flow(self.acl, OPEN, match, goto=self.commit, cookie=mark)
-            untracked: Match = {ACL_SET: acl_set.number, f.CT_STATE: _is(INV)}
-            yield flow(self.acl, INVALID + 1, untracked, goto=self.next, cookie=mark)
-        for rule in acl_set.rules:
-            if rule.inbound == self.inbound:
-                yield from self._rule(rule, acl_set.number)
+    def open(self, number: int, mark: int) -> Iterator[Flow]:
+        """A set without rules in this direction lets everything pass, and what conntrack cannot follow."""
+        match: Match = {ACL_SET: number}
+        yield flow(self.acl, OPEN, match, goto=self.commit, cookie=mark)
+        untracked: Match = {ACL_SET: number, f.CT_STATE: _is(INV)}
+        yield flow(self.acl, INVALID + 1, untracked, goto=self.next, cookie=mark)
 
-    def _rule(self, rule: AclRule, number: int) -> Iterator[Flow]:
+    def rule(self, rule: AclRule, number: int) -> Iterator[Flow]:
         """The flows of a rule: peers and ports as a conjunction where both are several, else each its own."""
         write = _Writer(self, rule, number)
         for family in rule.families_apart:
@@ -215,7 +217,7 @@ class Stage:
 
 
 class _Writer:
-    """Flows of one rule."""
+    """Flows of one rule. Those that differ in an address or a port alone are of one template."""
 
     def __init__(self, stage: Stage, rule: AclRule, number: int) -> None:
         self._stage = stage
@@ -223,6 +225,7 @@ class _Writer:
         self._number = number
         self._priority = (STATEFUL if rule.stateful else STATELESS) - rule.position
         self._cookie = cookie(rule.owner, rule.number)
+        self._templates: dict[tuple[object, ...], Template] = {}
         self.conjunctive = False
 
     def verdict(self, match: Match) -> Iterator[Flow]:
@@ -235,6 +238,9 @@ class _Writer:
             yield self._verdict(match, log=self._rule.log)
 
     def _verdict(self, match: Match, log: bool) -> Flow:
+        return self._flow(match, ("verdict", log), lambda: self._outcome(log))
+
+    def _outcome(self, log: bool) -> tuple[list[Action], Table | None]:
         stage, rule = self._stage, self._rule
         actions: list[Action] = [load(DENIED, 1)] if rule.stateful and not rule.allow else []
         goto: Table | None = stage.next if rule.allow else None
@@ -244,14 +250,39 @@ class _Writer:
             actions.append(punt(Opcode.LOG))
         if rule.stateful or rule.reject:
             goto = stage.commit
-        whole: Match = {ACL_SET: self._number, **match}
-        return flow(stage.acl, self._priority, whole, actions, goto, cookie=self._cookie)
+        return actions, goto
 
     def clause(self, match: Match, at: int) -> Flow:
         self.conjunctive = True
-        part = [conjunction(self._rule.conjunction, at, 2)]
-        whole: Match = {ACL_SET: self._number, **match}
-        return flow(self._stage.acl, self._priority, whole, part, cookie=self._cookie)
+        number = self._rule.conjunction
+        return self._flow(match, ("clause", at), lambda: ([conjunction(number, at, 2)], None))
+
+    def _flow(
+        self,
+        match: Match,
+        kind: tuple[object, ...],
+        outcome: Callable[[], tuple[list[Action], Table | None]],
+    ) -> Flow:
+        """kind: what `outcome` depends on."""
+        values: dict[str, int] = {}
+        shape: list[object] = [kind]
+        for target, wanted in match.items():
+            if target in VALUES and isinstance(wanted, tuple) and isinstance(wanted[0], int):
+                values[target.name] = wanted[0]
+                shape += target.name, wanted[1]
+            else:
+                shape += target.name, wanted
+        key = tuple(shape)
+        if key not in self._templates:
+            self._templates[key] = self._template(match, *outcome())
+        return self._templates[key](self._cookie, **values)
+
+    def _template(self, match: Match, actions: list[Action], goto: Table | None) -> Template:
+        whole: dict[Field | Bits, MatchValue] = {ACL_SET: self._number, **match}
+        for target, wanted in match.items():
+            if target in VALUES and isinstance(wanted, tuple):
+                whole[target] = (Var(target.name), wanted[1])
+        return Template(self._stage.acl, self._priority, whole, actions, goto)
 
 
 def _base(rule: AclRule, family: int) -> dict[Field | Bits, MatchValue]:
@@ -315,34 +346,92 @@ def from_receiver(packet: PacketIn) -> Iterator[PacketOut]:
         yield continue_in(FROM.next, told, where, in_port=packet.register(OUT_PORT))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=16384)
+def _of_rule(rule: AclRule, number: int) -> tuple[Flow, ...]:
+    """Made once for every bridge."""
+    return tuple((TO if rule.inbound else FROM).rule(rule, number))
+
+
+def _open(number: int, owner: Owner, covers_in: bool, covers_out: bool) -> Iterator[Flow]:
+    """Directions in which the set has no rules."""
+    for stage, covers in ((FROM, covers_out), (TO, covers_in)):
+        if not covers:
+            yield from stage.open(number, cookie(owner))
+
+
 def rule_flows(acl_set: AclSet) -> tuple[Flow, ...]:
-    """The flows of a set, the same on every bridge: made again only where the set changed."""
-    return tuple(flow for stage in (FROM, TO) for flow in stage.of_set(acl_set))
+    """The flows of a set, the same on every bridge."""
+    return tuple(flow for part in _parts(acl_set) for flow in part.make(*part.inputs))
+
+
+def _parts(acl_set: AclSet) -> Iterator[Part]:
+    """One for what the set leaves open, and one for each rule."""
+    number = acl_set.number
+    yield Part((number, "open"), (number, acl_set.owner, *acl_set.coverage[:2]), _open)
+    for rule in acl_set.rules:
+        yield Part((number, rule.position), (rule, number), _of_rule)
+
+
+def _states(owner: Owner) -> Iterator[Flow]:
+    for stage in (FROM, TO):
+        yield from stage.states(cookie(owner))
 
 
 @dataclass(frozen=True)
 class Acl:
-    """The app. A port without ACLs costs no flow; a bridge without any, two."""
+    """The app of the rules. A bridge without any costs no flow."""
 
     name: str = "acl"
-    tables: tuple[Table, ...] = (CT_FROM, ACL_FROM, COMMIT_FROM, CT_TO, ACL_TO, COMMIT_TO)
+    tables: tuple[Table, ...] = (ACL_FROM, ACL_TO)
+    reads: tuple[str, ...] = ("owner", "acl_sets")
+
+    def compile(self, switch: Switch) -> Iterator[Flow]:
+        """Every rule of one bridge."""
+        return (flow for part in self.parts(switch) for flow in part.make(*part.inputs))
+
+    def parts(self, switch: Switch) -> Iterator[Part]:
+        """A rule changes by itself: its flows are a part of their own."""
+        if switch.acl_sets:
+            yield Part("states", (switch.owner,), _states)
+        for acl_set in switch.acl_sets:
+            yield from _parts(acl_set)
+
+
+def _of_port(ofport: int, acl: PortAcl) -> Iterator[Flow]:
+    for stage in (FROM, TO):
+        yield from stage.of_port(ofport, acl)
+
+
+def _around(owner: Owner, tracked: bool, rejects_in: bool, rejects_out: bool) -> Iterator[Flow]:
+    for stage, rejecting in ((FROM, rejects_out), (TO, rejects_in)):
+        yield from stage.around(cookie(owner), tracked=tracked, rejecting=rejecting)
+
+
+@dataclass(frozen=True)
+class Conntrack:
+    """The app of what stands around the rules. A port without ACLs costs no flow."""
+
+    name: str = "conntrack"
+    tables: tuple[Table, ...] = (CT_FROM, COMMIT_FROM, CT_TO, COMMIT_TO)
+    reads: tuple[str, ...] = ("owner", "networks", "ports")
     answers: Mapping[int, Answer] = field(
         default_factory=lambda: {Opcode.REJECT_SENDER: to_sender, Opcode.REJECT_RECEIVER: from_receiver}
     )
 
     def compile(self, switch: Switch) -> Iterator[Flow]:
-        """Every flow of one bridge's ACLs."""
-        mark = cookie(switch.owner)
-        acls = [port.acl for port in switch.ports if port.acl is not None]
-        for stage in (FROM, TO):
-            if switch.networks:
-                yield from stage.shared(mark, acls)
-            for port in switch.ports:
-                if port.acl is not None:
-                    yield from stage.of_port(port, port.acl)
-        for acl_set in switch.acl_sets:
-            yield from rule_flows(acl_set)
+        """Every flow of one bridge that leads into conntrack or keeps what it allowed."""
+        return (flow for part in self.parts(switch) for flow in part.make(*part.inputs))
+
+    def parts(self, switch: Switch) -> Iterator[Part]:
+        """One for each port with ACLs, and one that they share."""
+        with_acls = [(port.ofport, port.acl) for port in switch.ports if port.acl is not None]
+        if switch.networks:
+            rejects_in = any(acl.coverage.rejects_in for _, acl in with_acls)
+            rejects_out = any(acl.coverage.rejects_out for _, acl in with_acls)
+            yield Part("shared", (switch.owner, bool(with_acls), rejects_in, rejects_out), _around)
+        for inputs in with_acls:
+            yield Part(inputs[0], inputs, _of_port)
 
 
 APP = Acl()
+CONNTRACK = Conntrack()

@@ -117,6 +117,7 @@ class ArpNd:
 
     name: str = "arp-nd"
     tables: tuple[Table, ...] = (ARP_ND, ND_ANSWER)
+    reads: tuple[str, ...] = ("owner", "ports", "addresses")
 
     def compile(self, switch: Switch) -> Iterator[Flow]:
         """The answers of one bridge; none where it has no endpoint that could ask."""

@@ -153,7 +153,7 @@ def _copies(ports: Sequence[SwitchPort]) -> _Copies:
     return _Copies(
         {port.ofport: _way(port) for port in ports},
         {port.ofport for port in ports if port.limits is not None and port.limits.limits_to},
-        {port.ofport for port in ports if port.acl is not None and port.acl.rejects_in},
+        {port.ofport for port in ports if port.acl is not None and port.acl.coverage.rejects_in},
     )
 
 
@@ -200,6 +200,7 @@ class L2:
 
     name: str = "l2"
     tables: tuple[Table, ...] = (CLASSIFY, L2_LOOKUP, FLOOD, OUTPUT)
+    reads: tuple[str, ...] = ("owner", "ports", "macs", "networks", "next_hops")
 
     def compile(self, switch: Switch) -> Iterator[Flow]:
         """Every flow of one bridge's switching."""

@@ -59,6 +59,7 @@ class Learning:
 
     name: str = "learning"
     tables: tuple[Table, ...] = (L2_LEARNING, L2_LEARNED)
+    reads: tuple[str, ...] = ("owner", "macs", "networks", "ports")
 
     def compile(self, switch: Switch) -> Iterator[Flow]:
         """The flows that learn; the learned ones are the switch's own."""

@@ -165,6 +165,7 @@ class NextHops:
 
     name: str = "next_hop"
     tables: tuple[Table, ...] = (NEXT_HOP, NEXT_HOP_LEARNED, NEXT_HOP_KNOWN)
+    reads: tuple[str, ...] = ("owner", "next_hops")
     answers: Mapping[int, Answer] = field(default_factory=lambda: {Opcode.NEXT_HOP: ask})
 
     def compile(self, switch: Switch) -> Iterator[Flow]:

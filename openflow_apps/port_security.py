@@ -203,6 +203,7 @@ class PortSecurityApp:
 
     name: str = "port-security"
     tables: tuple[Table, ...] = (PORT_SECURITY, SOURCE_ADDRESS)
+    reads: tuple[str, ...] = ("owner", "ports")
 
     def compile(self, switch: Switch) -> Iterator[Flow]:
         """What each checked port may send, and what none may."""

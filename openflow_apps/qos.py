@@ -163,6 +163,7 @@ class Qos:
 
     name: str = "qos"
     tables: tuple[Table, ...] = (QOS_FROM, QOS_FROM_PACKETS, STORM, UNKNOWN_STORM, QOS_TO, QOS_TO_PACKETS)
+    reads: tuple[str, ...] = ("owner", "networks", "ports")
 
     def compile(self, switch: Switch) -> Iterator[Flow]:
         """Every flow of one bridge's limits."""

@@ -275,6 +275,7 @@ class Routing:
 
     name: str = "routing"
     tables: tuple[Table, ...] = (GATEWAY, GATEWAY_ND, ROUTE, NEIGHBOUR)
+    reads: tuple[str, ...] = ("owner", "networks", "routers", "next_hops")
     answers: Mapping[int, Answer] = field(
         default_factory=lambda: {Opcode.TIME_EXCEEDED: time_exceeded, Opcode.NO_ROUTE: no_route}
     )

@@ -19,7 +19,6 @@ from vswitchctl.drivers.netlink.channel import Channel
 from vswitchctl.model.plan import Action, Change, Failure, Kind
 from vswitchctl.model.state import (
     ROOT,
-    DesiredState,
     LinuxBridgeSpec,
     NamespaceSpec,
     NetlinkState,
@@ -111,7 +110,7 @@ class Host:
     # -- what is done ------------------------------------------------------------------------------------
 
     def plan(self, driver: NetlinkDriver | None = None) -> WiringPlan:
-        return plan_wiring(DesiredState(netlink=self.wanted), (driver or self.driver).read(), NO_OVS)
+        return plan_wiring(self.wanted, OvsState(), (driver or self.driver).read(), NO_OVS)
 
     def try_once(self, driver: NetlinkDriver | None = None) -> list[Failure]:
         """One pass, as the loop makes it; what was refused."""

@@ -8,6 +8,7 @@ import os
 import resource
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Barrier, Event
 from typing import Any
@@ -22,7 +23,8 @@ from tests.unit.test_intent_rows import RICH, names_in_order
 from vswitchctl.errors import Conflict, InvalidTopology, NotFound, Unreachable
 from vswitchctl.intent.database import IntentDatabase
 from vswitchctl.intent.server import schema_path
-from vswitchctl.model.intent import Stored
+from vswitchctl.model.intent import PolicyChange, Stored
+from vswitchctl.model.policy import Rule
 from vswitchctl.model.topology import Topology, entities
 
 SECONDS = 60
@@ -157,6 +159,115 @@ def test_two_topologies_side_by_side(connect: Open) -> None:
     assert {name: stored.topology for name, stored in db.read().items()} == {"first": first, "second": second}
     db.delete("first")
     assert list(connect().read()) == ["second"]
+
+
+# --- one ACL or group alone
+
+
+def acl(name: str, *ports: int) -> PolicyChange:
+    rule = {"direction": "in", "action": "allow", "protocol": "tcp", "ports": list(ports)}
+    return PolicyChange("acls", name, (Rule.model_validate(rule),), f"{name}.yaml:1")
+
+
+def fine(_stored: Stored) -> None:
+    """Nothing speaks against it."""
+
+
+def test_one_acl_is_written_read_and_removed_and_nothing_else_is_touched(connect: Open) -> None:
+    db, other = connect(), connect()
+    sources = {entity: f"rich.yaml:{line}" for line, entity in enumerate(entities(rich()))}
+    first = db.write(rich(), sources)
+    seen = other.wait_for("rich")
+    change = acl("web", 8080)
+    written = db.write_policy("rich", change, fine)
+    expected = change.applied(first.topology)
+    assert (written.topology, written.generation) == (expected, 2)
+    for read in (db.read()["rich"], other.wait_for("rich", 2)):
+        assert read.topology == expected
+        assert read.sources == {**sources, "acls/web": "web.yaml:1"}
+        assert (read.tags, read.zones) == (first.tags, first.zones)
+        assert names_in_order(read.topology) == names_in_order(first.topology)
+    again = other.read()["rich"]
+    assert again.topology.nodes is seen.topology.nodes and again.topology.links is seen.topology.links
+    kept = [name for name in seen.topology.acls if name != "web"]
+    assert all(
+        a is b
+        for name in kept
+        for a, b in zip(again.topology.acls[name], seen.topology.acls[name], strict=True)
+    )
+    db.write_policy("rich", acl("fresh", 1), fine)
+    assert list(db.read()["rich"].topology.acls) == [*first.topology.acls, "fresh"]
+    db.write_policy("rich", PolicyChange("acls", "fresh", None), fine)
+    assert other.wait_for("rich", 4) == db.read()["rich"]
+    assert connect().read()["rich"] == db.read()["rich"], "read anew it is the same"
+
+
+def test_the_same_acl_again_is_no_new_generation(connect: Open) -> None:
+    db = connect()
+    db.write(rich(), {})
+    assert [db.write_policy("rich", acl("web", 1), fine).generation for _ in range(2)] == [2, 2]
+    moved = replace(acl("web", 1), source="elsewhere.yaml:7")
+    assert db.write_policy("rich", moved, fine).generation == 2
+    assert db.read()["rich"].sources["acls/web"] == "elsewhere.yaml:7"
+
+
+def test_an_acl_for_another_generation_or_topology_or_that_is_refused_changes_nothing(connect: Open) -> None:
+    db = connect()
+    before = db.write(rich(), {})
+
+    def refuse(stored: Stored) -> None:
+        assert stored.topology.acls["web"] == acl("web", 1).value
+        raise InvalidTopology(("no",))
+
+    with pytest.raises(Conflict, match="made for generation 7, and it is at generation 1"):
+        db.write_policy("rich", acl("web", 1), fine, expected_generation=7)
+    with pytest.raises(NotFound, match="no topology 'none'"):
+        db.write_policy("none", acl("web", 1), fine)
+    with pytest.raises(NotFound, match="'rich' has no group 'none'"):
+        db.write_policy("rich", PolicyChange("groups", "none", None), fine)
+    with pytest.raises(InvalidTopology, match="no"):
+        db.write_policy("rich", acl("web", 1), refuse)
+    assert db.read()["rich"] == before
+
+
+def test_many_clients_change_acls_of_one_topology_at_once(connect: Open) -> None:
+    first = connect()
+    first.write(rich(), {})
+    clients = [connect() for _ in range(4)]
+    gate = Barrier(len(clients))
+
+    def change(number: int) -> None:
+        gate.wait()
+        for port in range(1, 6):
+            clients[number].write_policy("rich", acl(f"acl{number}", port), fine)
+
+    with ThreadPoolExecutor(len(clients)) as pool:
+        list(pool.map(change, range(len(clients))))
+    stored = first.wait_for("rich", 21)
+    assert stored.generation == 21
+    assert [stored.topology.acls[f"acl{n}"] for n in range(4)] == [acl("", 5).value] * 4
+
+
+def test_any_edit_reads_as_if_read_anew() -> None:
+    """What is renewed row by row is what a new client reads."""
+    with intent_server() as running, contextlib.ExitStack() as stack:
+        writer, reader = (
+            stack.enter_context(contextlib.closing(Client(running.remote, host="hv1", timeout=SECONDS)))
+            for _ in range(2)
+        )
+
+        @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        @given(topologies(max_bridges=3, max_endpoints=6, acls=True))
+        def edits(topology: Topology) -> None:
+            written = writer.write(topology.model_copy(update={"name": "any"}), {})
+            for name in list(written.topology.acls):
+                written = writer.write_policy("any", acl(name, 7), fine)
+            with contextlib.closing(Client(running.remote, host="hv1", timeout=SECONDS)) as fresh:
+                anew = fresh.read()["any"]
+            assert reader.wait_for("any", written.generation) == writer.read()["any"] == anew
+            assert anew.topology == written.topology
+
+        edits()
 
 
 def test_reading_is_free_while_nothing_changes(connect: Open) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from vswitchctl.api.service import FlowSource
 from vswitchctl.errors import Conflict, NotFound
+from vswitchctl.model.intent import PolicyChange
 from vswitchctl.model.topology import Bridge, LinuxBridge, Namespace, Topology, link_name
 from vswitchctl.model.views import (
     AclLogLine,
@@ -97,6 +98,19 @@ class MemoryService:
             stored = Stored(document, generation + 1)
             self._stored[name] = stored
         return self._start("apply", plan, stored)
+
+    def document(self, topology: str) -> Topology:
+        return self._find(topology).document.topology
+
+    def change_policy(
+        self, topology: str, change: PolicyChange, *, expected_generation: int | None = None
+    ) -> OperationView:
+        found = self._find(topology).document
+        if change.value is None and change.name not in getattr(found.topology, change.section):
+            raise NotFound(f"topology '{topology}' has no {change.noun} '{change.name}'")
+        sources = {**found.sources, change.entity: change.source}
+        changed = TopologyDocument(topology=change.applied(found.topology), sources=sources)
+        return self.apply(changed, expected_generation=expected_generation)
 
     def destroy(self, name: str) -> OperationView:
         plan = self.plan_destroy(name)

@@ -78,7 +78,7 @@ def test_what_an_acl_costs_is_known_before_it_is_compiled(seed: int) -> None:
     """Rule by rule, the count is that of the flows."""
     topology = document(Random(seed))
     for cost in acl_costs(topology):
-        rules = tuple(acl_rules(topology, cost.name, (cost.name,), 0))
+        rules = tuple(acl_rules(topology, cost.name))
         acl_set = AclSet(1, Owner("random", f"acls/{cost.name}"), rules)
         compiled = Counter(flow_cookie(flow.value) & 0xFFFF for flow in rule_flows(acl_set))
         assert cost.rules == tuple(compiled[number] for number in range(1, len(rules) + 1))

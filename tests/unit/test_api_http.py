@@ -289,6 +289,64 @@ def test_the_log_goes_on_after_a_number(api: Served) -> None:
     problem(api.http.get("/acls/log", params={"after": -1}), 422)
 
 
+RULE = {"direction": "in", "action": "allow", "protocol": "tcp", "ports": [80], "from": "10.0.0.0/8"}
+
+
+def test_one_acl_and_one_group_are_put_read_and_removed_alone(api: Served) -> None:
+    assert apply(api, document(), wait=DEADLINE).status_code == 200
+    entries: dict[str, Any] = {
+        "/topologies/pair/acls/web": [{**RULE, "from": {"cidr": "10.0.0.0/8"}}],
+        "/topologies/pair/groups/clients": {"members": ["web1:eth0"]},
+    }
+    for address, body in entries.items():
+        assert problem(api.http.get(address), 404).detail.startswith("topology 'pair' has no ")
+        answer = api.http.put(address, json=body, params={"wait": DEADLINE})
+        assert (answer.status_code, answer.json()["state"]) == (200, "done")
+        assert api.http.get(address).json() == body
+    stored = api.service.document("pair")
+    assert (list(stored.acls), list(stored.groups)) == (["web"], ["clients"])
+    for address in entries:
+        assert api.http.delete(address, params={"wait": DEADLINE}).status_code == 200
+        problem(api.http.delete(address), 404)
+    assert not api.service.document("pair").acls
+
+
+def test_an_acl_is_put_at_a_generation_and_answers_at_once(api: Served) -> None:
+    apply(api, document(), wait=DEADLINE)
+    address = "/topologies/pair/acls/web"
+    found = problem(api.http.put(address, json=[RULE], params={"expected_generation": 7}), 409)
+    assert "generation 1 by now" in found.detail
+    api.service.gate.clear()
+    answer = api.http.put(address, json=[RULE], params={"expected_generation": 1})
+    assert answer.status_code == 202
+    assert answer.headers["location"] == f"/api/v1/operations/{answer.json()['id']}"
+    assert answer.json()["generation"] == 2
+
+
+@pytest.mark.parametrize(
+    ("address", "body", "path"),
+    [
+        ("acls/web", [{"direction": "in", "action": "let"}], "body.0.action"),
+        ("acls/web", [{**RULE, "port": 80}], "body.0.port"),
+        ("acls/we b", [RULE], "path.name"),
+        ("groups/g", {"member": ["web1:eth0"]}, "body.member"),
+    ],
+)
+def test_an_acl_or_group_of_another_shape_is_refused(api: Served, address: str, body: Any, path: str) -> None:
+    apply(api, document(), wait=DEADLINE)
+    found = problem(api.http.put(f"/topologies/pair/{address}", json=body), 422)
+    assert path in [finding["path"] for finding in found.findings]
+
+
+def test_an_acl_of_an_unknown_topology_is_not_found(api: Served) -> None:
+    for answer in (
+        api.http.get("/topologies/none/acls/web"),
+        api.http.put("/topologies/none/acls/web", json=[RULE]),
+        api.http.delete("/topologies/none/groups/g"),
+    ):
+        assert "no topology 'none'" in problem(answer, 404).detail
+
+
 def test_openapi_describes_every_call_and_its_problems() -> None:
     schema = create_app(MemoryService()).openapi()
     assert json.loads(json.dumps(schema)) == schema
@@ -301,6 +359,8 @@ def test_openapi_describes_every_call_and_its_problems() -> None:
         "/operations/{operation_id}/events",
         *(f"/{noun}" for noun in ("hosts", "bridges", "ports", "links", "tenants", "flows", "acls")),
         "/topologies/{name}/acls",
+        "/topologies/{topology}/acls/{name}",
+        "/topologies/{topology}/groups/{name}",
         "/acls/log",
     }
     for path in schema["paths"].values():

@@ -439,3 +439,40 @@ def test_client_commands_never_import_the_daemon(cli: CommandLine, command: str)
     assert "vswitchctl.cli.main" in imported or "vswitchctl.cli.apply" in imported
     for module in ("vswitchctl.daemon", "fastapi", "uvicorn", "os_ken", "pyroute2", "ovsdbapp"):
         assert f" {module}\n" not in imported
+
+
+def test_one_acl_is_set_shown_and_removed(cli: CommandLine, api: Served) -> None:
+    assert cli.run("apply", "--yes", cli.write_topology()).code == 0
+    rules = [{"direction": "in", "action": "allow", "protocol": "tcp", "ports": [80]}]
+    file = cli.write("web.yaml", yaml.safe_dump(rules))
+    result = cli.run("acl", "set", "pair", "web", file)
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith("pair: in sync (generation 2, ")
+    assert yaml.safe_load(cli.run("acl", "show", "pair", "web").out) == rules
+    assert json.loads(cli.run("acl", "show", "pair", "web", "--json").out) == {"web": rules}
+    assert api.service.topology("pair").document.acls["web"][0].ports == (80,)
+    assert cli.run("acl", "remove", "pair", "web", "--json").code == 0
+    result = cli.run("acl", "remove", "pair", "web")
+    assert (result.code, result.err) == (1, "error: topology 'pair' has no ACL 'web'\n")
+
+
+def test_one_group_is_set_from_a_topology_file(cli: CommandLine) -> None:
+    cli.run("apply", "--yes", cli.write_topology())
+    whole = {**topology(), "groups": {"clients": {"members": ["web1:eth0"]}}}
+    file = cli.write("whole.yaml", yaml.safe_dump(whole))
+    assert cli.run("group", "set", "pair", "clients", file, "--no-wait").code == 0
+    assert cli.run("group", "show", "pair", "clients").out == "members: ['web1:eth0']\n"
+
+
+def test_a_malformed_acl_is_told_with_its_line(cli: CommandLine) -> None:
+    cli.run("apply", "--yes", cli.write_topology())
+    file = cli.write("web.yaml", "- direction: in\n  action: alow\n")
+    result = cli.run("acl", "set", "pair", "web", file)
+    assert result.code == 1
+    assert result.err.startswith("error: web.yaml:2: acls.web[0].action") or "web.yaml:2: error" in result.err
+
+
+def test_an_acl_of_an_unknown_topology_names_the_nearest(cli: CommandLine) -> None:
+    cli.run("apply", "--yes", cli.write_topology())
+    result = cli.run("acl", "show", "pear", "web")
+    assert (result.code, result.err) == (1, "error: no topology 'pear'; did you mean 'pair'?\n")

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from openflow_apps.acl import APP as ACL
+from openflow_apps.acl import CONNTRACK
 from openflow_apps.l2 import APP as L2
 from openflow_apps.l2 import FLOOD_PORTS
 from openflow_apps.learning import APP as LEARNING
@@ -36,7 +37,9 @@ def bridge(ports: int) -> view.Switch:
 @pytest.mark.parametrize("ports", [1, 2, FLOOD_PORTS, FLOOD_PORTS + 1, 2 * FLOOD_PORTS, 2500])
 def test_every_port_but_the_sender_gets_one_copy(ports: int) -> None:
     switch = bridge(ports)
-    tables = Switch(dict(flow for app in (L2, ACL, ROUTING, LEARNING) for flow in app.compile(switch)))
+    tables = Switch(
+        dict(flow for app in (L2, ACL, CONNTRACK, ROUTING, LEARNING) for flow in app.compile(switch))
+    )
     got = Counter(port for port, _ in tables.receive(Frame("02:00:00:00:00:01", BROADCAST), 1))
     assert got == dict.fromkeys(range(2, ports + 1), 1)
 
@@ -47,7 +50,8 @@ def test_a_flow_for_each_thousand_ports(ports: int, flows: int) -> None:
 
 
 def test_only_ports_with_acls_are_flooded_to_by_way_of_them() -> None:
-    policy = view.PortAcl(OWNER, zone=1, set=7, covers_in=True, covers_out=False)
+    coverage = view.Coverage(covers_in=True, covers_out=False, rejects_in=False, rejects_out=False)
+    policy = view.PortAcl(OWNER, zone=1, set=7, coverage=coverage)
     plain = bridge(4)
     ports = tuple(replace(port, acl=policy if port.ofport == 3 else None) for port in plain.ports)
     before, after = dict(L2.compile(plain)), dict(L2.compile(replace(plain, ports=ports)))

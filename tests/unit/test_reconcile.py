@@ -25,7 +25,7 @@ from vswitchctl.model.state import (
 )
 from vswitchctl.reconcile.backoff import FIRST, LONGEST, BackOff
 from vswitchctl.reconcile.delta import diff
-from vswitchctl.reconcile.plan import difference, plan_wiring
+from vswitchctl.reconcile.plan import WiringPlan, difference, plan_wiring
 
 OWNER = Owner("t", "links/w:eth0--a")
 KEYED = st.dictionaries(st.integers(0, 8), st.integers(0, 3))
@@ -39,6 +39,10 @@ def test_applying_a_delta_gives_the_desired_state(desired: dict[int, int], obser
     assert result == desired
     assert bool(delta) == (desired != observed)
     assert not delta.add.keys() & observed.keys()
+
+
+def changes_to(state: DesiredState, netlink: ObservedNetlink, ovs: ObservedOvs) -> WiringPlan:
+    return plan_wiring(state.netlink, state.ovs, netlink, ovs)
 
 
 def veth(mtu: int = 1500, mac: str = "02:00:00:00:00:01") -> VethSpec:
@@ -69,7 +73,7 @@ def there(state: DesiredState) -> tuple[ObservedNetlink, ObservedOvs]:
 
 
 def test_all_is_added_in_dependency_order() -> None:
-    kinds = [(change.kind, change.action) for change in plan_wiring(desired(), *nothing())]
+    kinds = [(change.kind, change.action) for change in changes_to(desired(), *nothing())]
     assert kinds == [
         (Kind.NAMESPACE, Action.ADD),
         (Kind.VETH, Action.ADD),
@@ -79,14 +83,14 @@ def test_all_is_added_in_dependency_order() -> None:
 
 
 def test_all_is_removed_in_reverse() -> None:
-    plan = plan_wiring(DesiredState(), *there(desired()))
+    plan = changes_to(DesiredState(), *there(desired()))
     assert [change.kind for change in plan.netlink_down] == [Kind.VETH, Kind.NAMESPACE]
     assert {change.action for change in plan} == {Action.REMOVE}
     assert {change.owner.topology for change in plan} == {"t"}
 
 
 def test_what_is_as_declared_is_left_alone() -> None:
-    assert not plan_wiring(desired(), *there(desired()))
+    assert not changes_to(desired(), *there(desired()))
 
 
 def test_a_broken_pair_is_a_change_and_then_a_removal() -> None:
@@ -94,10 +98,10 @@ def test_a_broken_pair_is_a_change_and_then_a_removal() -> None:
     broken = ObservedNetlink(
         NetlinkState(netlink.owned.namespaces), {OWNER.text: (VethEnd("", "v-1", 1500),)}, {}, {}
     )
-    (change,) = plan_wiring(desired(), broken, ovs)
+    (change,) = changes_to(desired(), broken, ovs)
     assert (change.action, change.owner) == (Action.CHANGE, OWNER)
     assert "missing" in change.reason
-    removal = plan_wiring(DesiredState(), broken, nothing()[1]).netlink_down
+    removal = changes_to(DesiredState(), broken, nothing()[1]).netlink_down
     assert (Kind.VETH, OWNER) in [(change.kind, change.owner) for change in removal]
 
 
@@ -149,7 +153,7 @@ def test_a_port_that_moves_leaves_the_old_bridge_with_the_same_transaction() -> 
     moved = DesiredState(
         state.netlink, OvsState(state.ovs.bridges, {PortKey("b", "v-1"): OvsPortSpec(OWNER)})
     )
-    plan = plan_wiring(moved, *there(state))
+    plan = changes_to(moved, *there(state))
     assert [(change.action, change.key) for change in plan.ovs_up] == [
         (Action.REMOVE, PortKey("a", "v-1")),
         (Action.ADD, PortKey("b", "v-1")),

@@ -74,7 +74,7 @@ def flows(of: Topology, facts: Facts) -> dict[str, FlowTable]:
 
 def switches(of: Topology) -> dict[str, Switch]:
     facts = numbered(of, Facts())
-    found = compile_switches(stored(of), compile_wiring(of, facts), facts)
+    found = compile_switches(of, stored(of).tags, {}, {}, {}, compile_wiring(of, facts), facts)
     return {switch.name: switch for switch in found}
 
 

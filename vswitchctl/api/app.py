@@ -15,6 +15,7 @@ from vswitchctl.api import (
     hosts,
     links,
     operations,
+    policy,
     ports,
     problems,
     tenants,
@@ -26,7 +27,7 @@ from vswitchctl.api.service import Service
 from vswitchctl.model.views import Problem
 
 PREFIX = "/api/v1"
-NOUNS = (topologies, operations, hosts, bridges, ports, links, tenants, flows, acls)
+NOUNS = (topologies, operations, hosts, bridges, ports, links, tenants, flows, acls, policy)
 
 
 class RestApi(FastAPI):

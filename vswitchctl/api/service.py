@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, Protocol
 
+from vswitchctl.model.intent import PolicyChange
+from vswitchctl.model.topology import Topology
 from vswitchctl.model.views import (
     AclLogLine,
     AclRuleView,
@@ -43,6 +45,17 @@ class Service(Protocol):
 
         expected_generation: the stored generation the caller planned against (0: none was stored).
         Raises Conflict where another generation is stored by now, or a device belongs to somebody else.
+        """
+
+    def document(self, topology: str) -> Topology:
+        """A stored topology as it was applied, without a look at what became of it. Raises NotFound."""
+
+    def change_policy(
+        self, topology: str, change: PolicyChange, *, expected_generation: int | None = None
+    ) -> OperationView:
+        """Put one ACL or group in place, or remove it, at the cost of that alone; else as `apply`.
+
+        Raises InvalidTopology where the topology would not be valid with it, NotFound, Conflict.
         """
 
     def destroy(self, name: str) -> OperationView:

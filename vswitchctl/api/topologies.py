@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
-from typing import Annotated
-
-from anyio import CapacityLimiter
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from vswitchctl.api.access import ServiceDep, WaitingDep, in_thread
 from vswitchctl.api.check import check
-from vswitchctl.api.operations import wait_for_end
-from vswitchctl.api.problems import operation_problem, problem_response
+from vswitchctl.api.outcome import ACCEPTED, Generation, Wait, answer
 from vswitchctl.api.service import Service
-from vswitchctl.errors import UserError
+from vswitchctl.errors import NotFound, UserError
+from vswitchctl.model.topology import Topology
 from vswitchctl.model.views import (
-    OperationState,
     OperationView,
     PlanView,
     TopologyDetail,
@@ -25,18 +20,12 @@ from vswitchctl.model.views import (
 
 router = APIRouter(prefix="/topologies", tags=["topologies"])
 
-WAIT_MAX = 3600.0
 
-Wait = Annotated[
-    float | None,
-    Query(ge=0, le=WAIT_MAX, description="seconds to wait for the end; 202 where it is not reached"),
-]
-Generation = Annotated[
-    int | None,
-    Query(
-        ge=0, description="the stored generation the caller planned against; 409 where it is another by now"
-    ),
-]
+def _known(service: Service, name: str) -> Topology | None:
+    try:
+        return service.document(name)
+    except NotFound:
+        return None
 
 
 @router.get("")
@@ -48,7 +37,7 @@ def topologies(service: ServiceDep) -> tuple[TopologyView, ...]:
 @router.post(":plan")
 def plan(document: TopologyDocument, service: ServiceDep, flows: bool = False) -> PlanView:
     """What an apply of this document would do now. `flows` lists each flow change too."""
-    check(document)
+    check(document, _known(service, document.topology.name))
     return service.plan(document, flows=flows)
 
 
@@ -66,9 +55,7 @@ def topology(name: str, service: ServiceDep) -> TopologyDetail:
 
 @router.put(
     "/{name}",
-    response_model=OperationView,
-    status_code=HTTPStatus.ACCEPTED,
-    responses={200: {"model": OperationView, "description": "done, where `wait` was given"}},
+    **ACCEPTED,
 )
 async def apply(
     request: Request,
@@ -88,38 +75,20 @@ async def apply(
                 f"the document is of '{document.topology.name}', the address of '{name}'",
                 f"PUT it to /api/v1/topologies/{document.topology.name}",
             )
-        check(document)
+        check(document, _known(service, name))
         return service.apply(document, expected_generation=expected_generation)
 
     operation = await in_thread(waiting, start)
-    return await _answer(request, service, waiting, operation, wait)
+    return await answer(request, service, waiting, operation, wait)
 
 
 @router.delete(
     "/{name}",
-    response_model=OperationView,
-    status_code=HTTPStatus.ACCEPTED,
-    responses={200: {"model": OperationView, "description": "done, where `wait` was given"}},
+    **ACCEPTED,
 )
 async def destroy(
     request: Request, name: str, service: ServiceDep, waiting: WaitingDep, wait: Wait = None
 ) -> Response:
     """Remove the document and everything that it made."""
     operation = await in_thread(waiting, lambda: service.destroy(name))
-    return await _answer(request, service, waiting, operation, wait)
-
-
-async def _answer(
-    request: Request, service: Service, waiting: CapacityLimiter, operation: OperationView, wait: float | None
-) -> Response:
-    view = await wait_for_end(service, waiting, operation, wait or 0.0)
-    headers = {"Location": str(request.app.url_path_for("operation", operation_id=view.id))}
-    if wait is not None and view.state is OperationState.FAILED:
-        return problem_response(operation_problem(view), headers)
-    ended = wait is not None and view.state is OperationState.DONE
-    return Response(
-        view.model_dump_json(),
-        status_code=HTTPStatus.OK if ended else HTTPStatus.ACCEPTED,
-        media_type="application/json",
-        headers=headers,
-    )
+    return await answer(request, service, waiting, operation, wait)

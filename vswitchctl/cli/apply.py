@@ -46,7 +46,7 @@ def apply(
         asked = _confirm(plan, f"Apply '{plan.topology}'?", yes, json)
         generation = plan.generation if asked else None
         operation = client.apply(document, expected_generation=generation)
-        _finish(client, operation, timeout if wait else None, json)
+        finish(client, operation, timeout if wait else None, json)
 
 
 def destroy(
@@ -61,7 +61,7 @@ def destroy(
     with context.client(ctx) as client:
         plan = client.plan_destroy(name)
         _confirm(plan, f"Destroy '{name}'?", yes, json)
-        _finish(client, client.destroy(name), timeout if wait else None, json)
+        finish(client, client.destroy(name), timeout if wait else None, json)
 
 
 def _confirm(plan: PlanView, question: str, yes: bool, json: bool) -> bool:
@@ -76,7 +76,7 @@ def _confirm(plan: PlanView, question: str, yes: bool, json: bool) -> bool:
     return True
 
 
-def _finish(client: Client, operation: OperationView, timeout: float | None, json: bool) -> None:
+def finish(client: Client, operation: OperationView, timeout: float | None, json: bool) -> None:
     from vswitchctl.model.views import OperationState
 
     last = operation if timeout is None else _follow(client, operation, timeout)

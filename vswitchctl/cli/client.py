@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, RootModel, TypeAdapter, ValidationError
 
 from vswitchctl.errors import (
     Conflict,
@@ -23,6 +23,8 @@ from vswitchctl.errors import (
     UserError,
     VswitchctlError,
 )
+from vswitchctl.model.intent import PolicyChange
+from vswitchctl.model.policy import Rule
 from vswitchctl.model.views import (
     AclLogLine,
     AclRuleView,
@@ -59,6 +61,8 @@ _ERRORS: dict[str, type[VswitchctlError]] = {
 
 V = TypeVar("V", bound=BaseModel)
 
+_Rules = RootModel[tuple[Rule, ...]]
+
 
 class Client:
     """One connection to the daemon. Every call raises Unreachable where it does not answer."""
@@ -91,9 +95,40 @@ class Client:
         with self._naming(name):
             return self._one("POST", f"/topologies/{_part(name)}:plan-destroy", PlanView)
 
-    def apply(self, document: TopologyDocument, *, expected_generation: int | None = None) -> OperationView:
+    def apply(
+        self,
+        document: TopologyDocument,
+        *,
+        expected_generation: int | None = None,
+        wait: float | None = None,
+    ) -> OperationView:
+        """wait: seconds to wait for the end, where no progress is to be shown meanwhile."""
         path = f"/topologies/{_part(document.topology.name)}"
-        return self._one("PUT", path, OperationView, document, expected_generation=expected_generation)
+        query = {"expected_generation": expected_generation, "wait": wait}
+        return self._one("PUT", path, OperationView, document, **query)
+
+    def policy(self, topology: str, section: str, name: str) -> Any:
+        """One ACL or group, as a topology file has it."""
+        with self._naming(topology):
+            path = f"/topologies/{_part(topology)}/{section}/{_part(name)}"
+            return self._send("GET", path, None, {}).json()
+
+    def change_policy(
+        self,
+        topology: str,
+        change: PolicyChange,
+        *,
+        expected_generation: int | None = None,
+        wait: float | None = None,
+    ) -> OperationView:
+        """Put one ACL or group in place, or remove it. wait: as for `apply`."""
+        path = f"/topologies/{_part(topology)}/{change.section}/{_part(change.name)}"
+        query: dict[str, Any] = {"expected_generation": expected_generation, "wait": wait}
+        with self._naming(topology):
+            if change.value is None:
+                return self._one("DELETE", path, OperationView, None, **query)
+            body = change.value if isinstance(change.value, BaseModel) else _Rules(change.value)
+            return self._one("PUT", path, OperationView, body, **query, source=change.source)
 
     def destroy(self, name: str) -> OperationView:
         with self._naming(name):
@@ -220,6 +255,8 @@ class Client:
             yield
         except NotFound as error:
             names = [view.name for view in self.topologies()]
+            if name in names:
+                raise
             raise NotFound(error.message, _remedy(name, names, "vswitchctl show topologies")) from error
 
 

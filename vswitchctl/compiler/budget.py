@@ -43,11 +43,10 @@ def rule_cost(rule: AclRule) -> int:
     return found + conjunctive * verdicts
 
 
-def acl_costs(topology: Topology) -> tuple[AclCost, ...]:
-    """What each ACL costs, in the order of the file. The topology is valid."""
-    return tuple(
-        AclCost(name, tuple(map(rule_cost, acl_rules(topology, name, (name,), 0)))) for name in topology.acls
-    )
+def acl_costs(topology: Topology, names: Iterable[str] | None = None) -> tuple[AclCost, ...]:
+    """What each ACL costs, or each of `names`, in the order of the file. The topology is valid."""
+    chosen = topology.acls if names is None else names
+    return tuple(AclCost(name, tuple(map(rule_cost, acl_rules(topology, name)))) for name in chosen)
 
 
 def over_budget(costs: Iterable[AclCost], place: Callable[[Path], Place]) -> Iterator[Finding]:

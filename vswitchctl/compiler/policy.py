@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
 
 from vswitchctl.compiler.endpoints import Range, address_range, host_range, mac_number
+from vswitchctl.latest import same
 from vswitchctl.model.policy import MAX_RULES, Peer, Rule
 from vswitchctl.model.state import Owner
 from vswitchctl.model.switch import AclRule, AclSet, AddressTerm
@@ -26,18 +27,70 @@ FAMILIES = {"icmp": (4,), "icmpv6": (6,)}
 
 
 def acl_sets(topology: Topology) -> dict[Names, AclSet]:
-    """Every combination of ACLs that an interface names. Numbers come from names, so that they stay."""
-    combinations = sorted({i.acls for i in topology.endpoints().values() if i.acls})
-    sets, conjunctions = Numbers(), Numbers()
-    found = {}
-    for names in combinations:
-        rules = tuple(
-            rule
-            for place, name in enumerate(names)
-            for rule in acl_rules(topology, name, names, MAX_RULES * place, conjunctions)
-        )
-        found[names] = AclSet(sets.of(*names), Owner(topology.name, f"acls/{names[0]}"), rules)
-    return found
+    """Every combination of ACLs that an interface names."""
+    numbers = set_numbers(topology)
+    return dict(zip(numbers, AclSets()(topology, numbers), strict=True))
+
+
+def set_numbers(topology: Topology) -> dict[Names, int]:
+    """A number for every combination of ACLs that an interface names: made of names, so that it stays."""
+    numbers = Numbers()
+    return {
+        names: numbers.of(*names)
+        for names in sorted({interface.acls for interface in topology.endpoints().values() if interface.acls})
+    }
+
+
+class AclSets:
+    """Compiles ACLs again and again: rules and peers that did not change stay the objects they were."""
+
+    def __init__(self) -> None:
+        self._places: tuple[object, ...] = ()
+        self._peers: dict[Peer, tuple[object, tuple[AddressTerm, ...]]] = {}
+        self._rules: dict[tuple[Names, str, int], tuple[tuple[object, ...], AclRule]] = {}
+        self._sets: dict[Names, AclSet] = {}
+        self._found: tuple[AclSet, ...] = ()
+
+    def __call__(self, topology: Topology, numbers: Mapping[Names, int]) -> tuple[AclSet, ...]:
+        """The sets in the order of `numbers`, which must be of this topology."""
+        places = topology.name, topology.nodes, topology.networks
+        if not same(self._places, places):
+            self._places, self._peers = places, {}
+        conjunctions, sets, rules = Numbers(), {}, {}
+        for names, number in numbers.items():
+            made = []
+            for place, name in enumerate(names):
+                for index, rule in enumerate(topology.acls[name]):
+                    at = names, name, index
+                    inputs = rule, self._terms(topology, rule.peer), conjunctions.of(*names, name, index)
+                    known = self._rules.get(at)
+                    if known is None or known[0] != inputs:
+                        position = MAX_RULES * place + index
+                        known = inputs, _rule(topology, name, index, position, *inputs)
+                    rules[at] = known
+                    made.append(known[1])
+            sets[names] = self._set(topology, names, number, tuple(made))
+        self._rules, self._sets = rules, sets
+        found = tuple(sets.values())
+        if not same(self._found, found):
+            self._found = found
+        return self._found
+
+    def _set(self, topology: Topology, names: Names, number: int, rules: tuple[AclRule, ...]) -> AclSet:
+        known = self._sets.get(names)
+        if known is not None and known.number == number and same(known.rules, rules):
+            return known
+        return AclSet(number, Owner(topology.name, f"acls/{names[0]}"), rules)
+
+    def _terms(self, topology: Topology, peer: Peer) -> tuple[AddressTerm, ...] | None:
+        """The addresses of a peer, None for anybody; worked out once while its group is the same."""
+        if not peer.named:
+            return None
+        group = topology.groups.get(peer.group) if peer.group is not None else None
+        known = self._peers.get(peer)
+        if known is None or known[0] is not group:
+            self._peers[peer] = known = group, tuple(distinct(peer_terms(topology, peer)))
+        return known[1]
 
 
 class Numbers:
@@ -55,18 +108,22 @@ class Numbers:
         return number
 
 
-def acl_rules(
-    topology: Topology, acl: str, names: Names, first: int, conjunctions: Numbers | None = None
-) -> Iterator[AclRule]:
-    """The rules of one ACL of the set `names`, at positions from `first`."""
-    numbers = conjunctions or Numbers()
-    for index, rule in enumerate(topology.acls[acl]):
-        yield _rule(topology, acl, index, first + index, rule, numbers.of(*names, acl, index))
+def acl_rules(topology: Topology, acl: str) -> Iterator[AclRule]:
+    """The rules of one ACL as if it stood alone. The topology is valid."""
+    (alone,) = AclSets()(topology, {(acl,): 0})
+    return iter(alone.rules)
 
 
-def _rule(topology: Topology, acl: str, index: int, position: int, rule: Rule, conjunction: int) -> AclRule:
+def _rule(
+    topology: Topology,
+    acl: str,
+    index: int,
+    position: int,
+    rule: Rule,
+    peers: tuple[AddressTerm, ...] | None,
+    conjunction: int,
+) -> AclRule:
     protocol = rule.protocol
-    peers = None if not rule.peer.named else tuple(distinct(peer_terms(topology, rule.peer)))
     return AclRule(
         Owner(topology.name, f"acls/{acl}"),
         index + 1,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from vswitchctl.compiler.endpoints import (
     mac_number,
@@ -13,12 +14,12 @@ from vswitchctl.compiler.endpoints import (
 )
 from vswitchctl.compiler.learning import learn_limit, network_limits
 from vswitchctl.compiler.limits import limits_what_comes_in, port_limits
-from vswitchctl.compiler.policy import acl_sets
+from vswitchctl.compiler.policy import Names
 from vswitchctl.compiler.routing import OutsideHop, outside_hops, switch_routers
 from vswitchctl.compiler.wiring import Wiring
-from vswitchctl.model.intent import Stored
 from vswitchctl.model.state import Facts, Owner, PortKey
 from vswitchctl.model.switch import (
+    Coverage,
     KnownAddress,
     KnownMac,
     Membership,
@@ -29,7 +30,10 @@ from vswitchctl.model.switch import (
     SwitchPort,
 )
 from vswitchctl.model.topology import Bridge, LinuxBridge, Topology, Uplink
-from vswitchctl.topology.graph import Forwarding, forwarding
+from vswitchctl.topology.graph import Forwarding, forwarding, wires
+
+UNKNOWN = Coverage(covers_in=True, covers_out=True, rejects_in=True, rejects_out=True)
+"""Of a set whose rules nobody has looked at yet."""
 
 
 def learns(topology: Topology, network: str) -> bool:
@@ -46,30 +50,67 @@ def unnumbered(wiring: Wiring, facts: Facts) -> Iterator[PortKey]:
     return (key for key in wiring.ports.values() if key not in facts.ofports)
 
 
-def compile_switches(stored: Stored, wiring: Wiring, facts: Facts) -> tuple[Switch, ...]:
-    """Every Open vSwitch bridge of the topology; ports without a number are left out."""
-    topology = stored.topology
-    build = _Switches(stored, wiring, facts)
+def compile_switches(
+    topology: Topology,
+    tags: Mapping[str, int],
+    zones: Mapping[str, int],
+    meters: Mapping[str, int],
+    acl_sets: Mapping[Names, int],
+    wiring: Wiring,
+    facts: Facts,
+) -> tuple[Switch, ...]:
+    """Every Open vSwitch bridge of the topology; ports without a number are left out.
+
+    Of its ACLs only the numbers of the sets are known yet: `covered` tells what follows from the rules.
+    """
+    build = _Switches(topology, tags, zones, meters, acl_sets, wiring, facts)
+    links = wires(topology)
     for network in topology.networks:
-        build.network(network, forwarding(topology, network))
+        build.network(network, forwarding(topology, network, links))
     return tuple(build.switch(name) for name, node in topology.nodes.items() if isinstance(node, Bridge))
+
+
+def covered(
+    switches: tuple[Switch, ...], coverage: Mapping[int, Coverage]
+) -> tuple[tuple[Switch, frozenset[int]], ...]:
+    """The same with each port's part in what its set covers, and the numbers of the sets in use."""
+    found = []
+    for switch in switches:
+        ports = tuple(_cover(port, coverage) for port in switch.ports)
+        used = frozenset(port.acl.set for port in ports if port.acl is not None)
+        found.append((replace(switch, ports=ports), used))
+    return tuple(found)
+
+
+def _cover(port: SwitchPort, coverage: Mapping[int, Coverage]) -> SwitchPort:
+    if port.acl is None:
+        return port
+    return replace(port, acl=replace(port.acl, coverage=coverage[port.acl.set]))
 
 
 class _Switches:
     """Collects, network by network, what each bridge takes part in."""
 
-    def __init__(self, stored: Stored, wiring: Wiring, facts: Facts) -> None:
-        self.topology = stored.topology
-        self.tags = stored.tags
-        self.zones = stored.zones
-        self.meters = stored.meters
-        ends = stored.topology.endpoints()
-        self.limited_to = [end for end in ends if limits_what_comes_in(stored.topology, end)]
-        self.acl_sets = acl_sets(stored.topology)
-        self.strangers = networks_with_strangers(stored.topology)
-        self.learn_limits = network_limits(stored.topology)
-        self.own_addresses = own_addresses(stored.topology)
-        self.routers = switch_routers(stored.topology, stored.tags)
+    def __init__(
+        self,
+        topology: Topology,
+        tags: Mapping[str, int],
+        zones: Mapping[str, int],
+        meters: Mapping[str, int],
+        acl_sets: Mapping[Names, int],
+        wiring: Wiring,
+        facts: Facts,
+    ) -> None:
+        self.topology = topology
+        self.tags = tags
+        self.zones = zones
+        self.meters = meters
+        self.acl_sets = acl_sets
+        self.limited_to = [end for end in topology.endpoints() if limits_what_comes_in(topology, end)]
+        self.strangers = networks_with_strangers(topology)
+        self.learn_limits = network_limits(topology)
+        self.own_addresses = own_addresses(topology)
+        self.routers = switch_routers(topology, tags)
         self.gateways = {net.tag: net.mac for _, router in self.routers for net in router.networks}
         self.wiring = wiring
         self.facts = facts
@@ -112,7 +153,6 @@ class _Switches:
             )
             for towards, key, ofport in self.numbered[name]
         ]
-        used = {port.acl.set for port in ports if port.acl is not None}
         return Switch(
             name,
             self._owner(f"nodes/{name}"),
@@ -120,7 +160,6 @@ class _Switches:
             macs=tuple(sorted(self.macs[name], key=lambda known: (known.tag, known.mac))),
             networks=tuple(sorted(self.networks[name], key=lambda network: network.tag)),
             addresses=tuple(sorted(self.addresses[name], key=lambda k: (k.tag, k.version, k.address))),
-            acl_sets=tuple(acl_set for acl_set in self.acl_sets.values() if acl_set.number in used),
             routers=tuple(router for entries, router in self.routers if name in entries),
             next_hops=tuple(
                 sorted(self.next_hops[name], key=lambda hop: (hop.tag, hop.version, hop.address))
@@ -132,16 +171,9 @@ class _Switches:
         interface = self.topology.interface(towards)
         if interface is None or not interface.acls:
             return None
-        acl_set = self.acl_sets[interface.acls]
-        return PortAcl(
-            self._owner(f"interfaces/{towards}"),
-            self.zones[towards],
-            acl_set.number,
-            covers_in=acl_set.covers(inbound=True),
-            covers_out=acl_set.covers(inbound=False),
-            rejects_in=acl_set.rejects(inbound=True),
-            rejects_out=acl_set.rejects(inbound=False),
-        )
+        owner = self._owner(f"interfaces/{towards}")
+        number = self.acl_sets[interface.acls]
+        return PortAcl(owner, self.zones[towards], number, UNKNOWN)
 
     def _owner(self, entity: str) -> Owner:
         return Owner(self.topology.name, entity)

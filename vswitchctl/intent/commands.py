@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ovsdbapp.backend.ovs_idl.command import BaseCommand
@@ -15,9 +16,26 @@ from vswitchctl.errors import Conflict, InternalError, InvalidTopology, NotFound
 from vswitchctl.intent.connection import IntentBackend
 from vswitchctl.intent.operations import operations
 from vswitchctl.intent.replica import Replica
-from vswitchctl.intent.rows import NETWORKS, Part, meters_of, sources_of, to_part, zones_of
+from vswitchctl.intent.rows import (
+    NETWORKS,
+    Part,
+    entity_part,
+    meters_of,
+    sources_of,
+    to_part,
+    with_child,
+    without_child,
+    zones_of,
+)
 from vswitchctl.intent.tables import APPLIED, CLAIMS, HOST, TOPOLOGY, Value
-from vswitchctl.model.intent import Stored, allocate_meters, allocate_tags, allocate_zones, claims
+from vswitchctl.model.intent import (
+    PolicyChange,
+    Stored,
+    allocate_meters,
+    allocate_tags,
+    allocate_zones,
+    claims,
+)
 from vswitchctl.model.topology import Topology
 
 
@@ -71,6 +89,54 @@ class WriteTopologyCommand(BaseCommand):  # type: ignore[misc]
                 txn.add_op(operation)
 
 
+class WritePolicyCommand(BaseCommand):  # type: ignore[misc]
+    """Put one ACL or group of a stored topology in place, or remove it. result: Stored.
+
+    Costs what the entity is, however large the topology. Raises NotFound, Conflict, InvalidTopology.
+    """
+
+    def __init__(
+        self,
+        backend: IntentBackend,
+        replica: Replica,
+        topology: str,
+        change: PolicyChange,
+        check: Callable[[Stored], None],
+        expected_generation: int | None,
+    ) -> None:
+        super().__init__(backend)
+        self._replica = replica
+        self._name = topology
+        self._change = change
+        self._check = check
+        self._expected = expected_generation
+        self._tried = False
+
+    def run_idl(self, txn: Any) -> None:
+        part, stored = self._replica.part(self._name), self._replica.stored(self._name)
+        if part is None or stored is None:
+            raise _unknown(self._name)
+        change = self._change
+        there = getattr(stored.topology, change.section).get(change.name)
+        # A second run that finds its own change was preceded by one whose answer got lost.
+        unchanged = there == change.value and (there is not None or self._tried)
+        if self._expected not in (None, stored.generation) and not (self._tried and unchanged):
+            raise _changed_meanwhile(self._name, self._expected, stored.generation)
+        if change.value is None and there is None and not self._tried:
+            raise _no_entry(self._name, change)
+        self._tried = True
+        generation = stored.generation if unchanged else stored.generation + 1
+        self.result = replace(stored, topology=change.applied(stored.topology), generation=generation)
+        if not unchanged:
+            self._check(self.result)
+        rows = _with_change(part, change)
+        if rows != part:
+            revision = part.columns["revision"] + 1
+            rows.columns = {**part.columns, "generation": generation, "revision": revision}
+            for operation in operations(rows, part):
+                txn.add_op(operation)
+
+
 class DeleteTopologyCommand(BaseCommand):  # type: ignore[misc]
     """Delete a topology's row; ovsdb-server collects what only it referred to. Raises NotFound."""
 
@@ -82,9 +148,7 @@ class DeleteTopologyCommand(BaseCommand):  # type: ignore[misc]
     def run_idl(self, txn: Any) -> None:
         part = self._replica.part(self._name)
         if part is None:
-            raise NotFound(
-                f"there is no topology '{self._name}'", "'vswitchctl show topologies' lists those there are"
-            )
+            raise _unknown(self._name)
         self.api.tables[TOPOLOGY.name].rows[part.row].delete()
 
 
@@ -117,6 +181,24 @@ class ReportCommand(BaseCommand):  # type: ignore[misc]
         table = self.api.tables[HOST]
         row = next((row for row in table.rows.values() if row.name == self._host), None) or txn.insert(table)
         _assign(row, {"name": self._host, "version": vswitchctl.__version__})
+
+
+def _with_change(part: Part, change: PolicyChange) -> Part:
+    """The rows of a topology with the change; those that it does not concern are the same objects."""
+    held = next(held for held in TOPOLOGY.holds if held.column == change.section)
+    if change.value is None:
+        return without_child(part, held.column, change.name)
+    child = entity_part(held.table, change.name, change.value, change.source)
+    check_texts(child)
+    return with_child(part, held.column, child)
+
+
+def _no_entry(topology: str, change: PolicyChange) -> NotFound:
+    return NotFound(f"topology '{topology}' has no {change.noun} '{change.name}'", "")
+
+
+def _unknown(name: str) -> NotFound:
+    return NotFound(f"there is no topology '{name}'", "'vswitchctl show topologies' lists those there are")
 
 
 def _assign(row: Any, columns: Mapping[str, Value]) -> None:

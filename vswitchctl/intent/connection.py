@@ -40,7 +40,9 @@ MAYBE_STORED = "; what was asked may have been stored or not"
 
 
 class IntentIdl(connection.OvsdbIdl):  # type: ignore[misc]
-    """The replica. `touched`: UUIDs of rows of intent that changed since the last `take_touched()`."""
+    """The replica. `touched`: rows of intent that changed since the last `take_touched()`, by UUID, with the
+    columns that did; None for a row that came or went.
+    """
 
     _session: Any
 
@@ -50,7 +52,7 @@ class IntentIdl(connection.OvsdbIdl):  # type: ignore[misc]
         super().__init__(remote, schema)
         self._session = adopt(self._session)
         self._session.reconnect.set_backoff(*BACKOFF_MS)
-        self.touched: set[Any] = set()
+        self.touched: dict[Any, set[str] | None] = {}
         self.announced = True
 
     def cooperative_yield(self) -> None:
@@ -63,12 +65,14 @@ class IntentIdl(connection.OvsdbIdl):  # type: ignore[misc]
         """
         if row._table.name in STATUS_TABLES or (updates is not None and set(updates._data) <= STATUS_COLUMNS):
             return
-        self.touched.add(row.uuid)
+        columns = None if updates is None else set(updates._data)
+        before = self.touched.get(row.uuid, columns)
+        self.touched[row.uuid] = None if columns is None or before is None else columns | before
         self.announced = False
 
-    def take_touched(self) -> set[Any]:
+    def take_touched(self) -> dict[Any, set[str] | None]:
         """`touched`, emptied. The lock must be held."""
-        touched, self.touched = self.touched, set()
+        touched, self.touched = self.touched, {}
         return touched
 
     def is_connected(self) -> bool:

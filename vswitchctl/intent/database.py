@@ -6,10 +6,15 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from vswitchctl.intent.commands import DeleteTopologyCommand, ReportCommand, WriteTopologyCommand
+from vswitchctl.intent.commands import (
+    DeleteTopologyCommand,
+    ReportCommand,
+    WritePolicyCommand,
+    WriteTopologyCommand,
+)
 from vswitchctl.intent.connection import IntentBackend
 from vswitchctl.intent.replica import Replica
-from vswitchctl.model.intent import Intent, Stored
+from vswitchctl.model.intent import Intent, PolicyChange, Stored
 from vswitchctl.model.topology import Topology
 from vswitchctl.model.views import Status
 
@@ -67,6 +72,27 @@ class IntentDatabase:
         """
         command = WriteTopologyCommand(
             self._backend, self._replica, self.host, topology, sources, expected_generation
+        )
+        stored: Stored = command.execute(check_error=True, log_errors=False)
+        return stored
+
+    def write_policy(
+        self,
+        topology: str,
+        change: PolicyChange,
+        check: Callable[[Stored], None],
+        *,
+        expected_generation: int | None = None,
+    ) -> Stored:
+        """Put one ACL or group of a stored topology in place, or remove it, at the cost of that alone.
+
+        check: raises what speaks against the topology with the change; what it saw is what is stored, for
+        a client that was faster makes it be asked again. Counts generations as `write` does.
+        Raises what `check` raises, NotFound, Conflict where another generation is stored, InvalidTopology,
+        Unreachable, ApplyError.
+        """
+        command = WritePolicyCommand(
+            self._backend, self._replica, topology, change, check, expected_generation
         )
         stored: Stored = command.execute(check_error=True, log_errors=False)
         return stored

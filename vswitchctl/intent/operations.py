@@ -54,8 +54,10 @@ def _change(desired: Part, stored: Part, made: list[Operation]) -> None:
     mutations: list[list[Any]] = []
     for column, parts in desired.parts.items():
         there = stored.parts[column]
+        if parts is there:
+            continue
         for key in parts.keys() & there.keys():
-            if parts[key] != there[key]:
+            if parts[key] is not there[key] and parts[key] != there[key]:
                 _change(parts[key], there[key], made)
         added = [_insert(part, made) for key, part in parts.items() if key not in there]
         gone = [["uuid", str(part.row)] for key, part in there.items() if key not in parts]

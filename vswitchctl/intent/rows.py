@@ -5,10 +5,11 @@ A topology is a tree of `Part`s, one for each row.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections import ChainMap, Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from pydantic import ValidationError
@@ -26,8 +27,11 @@ from vswitchctl.intent.tables import (
     Table,
     Value,
 )
+from vswitchctl.latest import Latest
 from vswitchctl.model.intent import Stored, claims, zone_claims
 from vswitchctl.model.topology import Topology
+
+T = TypeVar("T")
 
 Key = tuple[str, int]
 """A part among those of one column: its identity, and its number among those with the same identity."""
@@ -45,7 +49,8 @@ POSITION_STRIDE = 1 << 20
 class Part:
     """One row and everything it holds. parts: column -> key -> part.
 
-    row: its UUID, once it is stored. decoded: the model's object, once it was made.
+    row: its UUID, once it is stored. decoded: the model's object, once it was made, of these `values`.
+    former: of a row that was read again, that object and values before. kept: what was worked out of `parts`.
 
     Two parts are equal where the rows hold the same, at the same places, with the same sources.
     """
@@ -55,6 +60,22 @@ class Part:
     parts: dict[str, dict[Key, Part]] = field(default_factory=dict)
     row: UUID | None = field(default=None, compare=False)
     decoded: Any = field(default=None, compare=False)
+    values: dict[str, Any] = field(default_factory=dict, compare=False)
+    former: tuple[Any, dict[str, Any]] | None = field(default=None, compare=False)
+    kept: dict[str, Latest[Any]] = field(default_factory=dict, compare=False)
+
+    def work_out(self, name: str, function: Callable[..., T], *inputs: Any) -> T:
+        """`function(*inputs)`, run again only where an input is another object than the last time."""
+        if name not in self.kept:
+            self.kept[name] = Latest(function)
+        result: T = self.kept[name](*inputs)
+        return result
+
+    def renewed(self, columns: dict[str, Value], parts: dict[str, dict[Key, Part]]) -> Part:
+        """The same row, read again: what did not change is not worked out anew."""
+        known = self.table is TOPOLOGY and self.decoded is not None
+        former = (self.decoded, self.values) if known else self.former
+        return Part(self.table, columns, parts, self.row, former=former, kept=self.kept)
 
     def walk(self) -> Iterator[Part]:
         """This part and all below it."""
@@ -107,28 +128,67 @@ def to_part(
     return root
 
 
+def with_child(root: Part, column: str, child: Part) -> Part:
+    """The rows of a topology with one entity more, or another in its place; no other is made anew."""
+    siblings = root.parts[column]
+    key = child.columns["name"], 0
+    there = siblings.get(key)
+    last = max((part.columns["position"] for part in siblings.values()), default=0)
+    _place(child, there)
+    child.columns["position"] = there.columns["position"] if there is not None else last + POSITION_STRIDE
+    return replace(root, parts={**root.parts, column: {**siblings, key: child}})
+
+
+def without_child(root: Part, column: str, name: str) -> Part:
+    """The rows of a topology without one entity."""
+    siblings = {key: part for key, part in root.parts[column].items() if key[0] != name}
+    return replace(root, parts={**root.parts, column: siblings})
+
+
+def entity_part(table: Table, name: str, value: Any, source: str) -> Part:
+    """The rows of one entity, not yet among its siblings."""
+    return _encode(table, _Item(name, 0, value), "", {table.entity.format(name=name, parent=""): source})
+
+
 def interfaces_of(root: Part) -> Iterator[tuple[str, Part]]:
     """('node:interface', its row) of every interface."""
-    for node in root.parts[NAMESPACES].values():
+    return _interfaces(root.parts[NAMESPACES])
+
+
+def _interfaces(namespaces: Mapping[Key, Part]) -> Iterator[tuple[str, Part]]:
+    for node in namespaces.values():
         for part in node.parts[INTERFACES].values():
             yield f"{node.columns['name']}:{part.columns['name']}", part
 
 
 def zones_of(root: Part) -> dict[str, int]:
     """Endpoint -> conntrack zone of those that have one, as stored."""
-    return {end: part.columns["zone"] for end, part in interfaces_of(root) if part.columns["zone"]}
+    return root.work_out("zones", _zones, root.parts[NAMESPACES])
+
+
+def _zones(namespaces: Mapping[Key, Part]) -> dict[str, int]:
+    return {end: part.columns["zone"] for end, part in _interfaces(namespaces) if part.columns["zone"]}
 
 
 def limited_of(root: Part) -> Iterator[tuple[str, Part]]:
     """('node:interface' or the uplink's name, its row) of all that may have limits."""
-    yield from interfaces_of(root)
-    for part in root.parts[UPLINKS].values():
+    return _limited(root.parts[NAMESPACES], root.parts[UPLINKS])
+
+
+def _limited(namespaces: Mapping[Key, Part], uplinks: Mapping[Key, Part]) -> Iterator[tuple[str, Part]]:
+    yield from _interfaces(namespaces)
+    for part in uplinks.values():
         yield part.columns["name"], part
 
 
 def meters_of(root: Part) -> dict[str, int]:
     """Endpoint or uplink -> number of its meters, as stored: one more in the column, where 0 is none."""
-    return {end: part.columns["meter"] - 1 for end, part in limited_of(root) if part.columns["meter"]}
+    return root.work_out("meters", _meters, root.parts[NAMESPACES], root.parts[UPLINKS])
+
+
+def _meters(namespaces: Mapping[Key, Part], uplinks: Mapping[Key, Part]) -> dict[str, int]:
+    limited = _limited(namespaces, uplinks)
+    return {end: part.columns["meter"] - 1 for end, part in limited if part.columns["meter"]}
 
 
 class _Item(NamedTuple):
@@ -233,10 +293,7 @@ def positions(order: Sequence[Hashable], stored: Mapping[Any, int]) -> list[int]
 
 def to_stored(root: Part) -> Stored:
     """The topology that these rows hold. Raises InvalidTopology where another hand broke them."""
-    tags = {
-        part.columns["name"]: part.columns["tag"]
-        for part in sorted(root.parts[NETWORKS].values(), key=lambda part: part.columns["position"])
-    }
+    tags = root.work_out("tags", _tags, root.parts[NETWORKS])
     return Stored(
         _decode(root),
         root.columns["generation"],
@@ -247,27 +304,47 @@ def to_stored(root: Part) -> Stored:
     )
 
 
+def _tags(networks: Mapping[Key, Part]) -> dict[str, int]:
+    ordered = sorted(networks.values(), key=lambda part: part.columns["position"])
+    return {part.columns["name"]: part.columns["tag"] for part in ordered}
+
+
 def _decode(part: Part) -> Any:
     """The model's object for these rows, made once: parts that did not change keep theirs."""
-    table = part.table
     if part.decoded is None:
-        value: dict[str, Any] = {
-            attribute: codec.decode(part.columns[table.column(attribute)])
-            for attribute, codec in table.columns.items()
-        }
-        for attribute, columns in _attributes(table).items():
-            value[attribute] = _decode_attribute(part, columns)
         try:
-            part.decoded = (
-                value[table.bare] if table.model is None else table.model(**table.constant, **value)
-            )
+            part.decoded = _made(part)
         except ValidationError as error:
             raise InvalidTopology(tuple(_finding(part, found) for found in error.errors())) from error
+        part.former = None
     return part.decoded
 
 
-def _decode_attribute(part: Part, columns: Sequence[Held]) -> Any:
-    children = [child for held in columns for child in part.parts[held.column].values()]
+def _made(part: Part) -> Any:
+    """Raises ValidationError."""
+    table = part.table
+    value: dict[str, Any] = {
+        attribute: codec.decode(part.columns[table.column(attribute)])
+        for attribute, codec in table.columns.items()
+    }
+    for attribute, columns in _attributes(table).items():
+        below = (part.parts[held.column] for held in columns)
+        value[attribute] = part.work_out(attribute, partial(_decode_below, columns), *below)
+    part.values = value
+    if table.model is None:
+        return value[table.bare]
+    if part.former is None:
+        return table.model(**table.constant, **value)
+    # Only what changed is made and checked again: the rest stays the very objects it was.
+    model, values = part.former
+    changed = {name: new for name, new in value.items() if new is not values[name] and new != values[name]}
+    checked = table.model(**table.constant, **{"name": value["name"], **changed})
+    return model.model_copy(update={name: getattr(checked, name) for name in changed})
+
+
+def _decode_below(columns: Sequence[Held], *parts: Mapping[Key, Part]) -> Any:
+    """An attribute of the model from the parts of the columns that hold it."""
+    children = [child for held in parts for child in held.values()]
     if columns[0].form == "single":
         return _decode(children[0]) if children else None
     children.sort(key=lambda child: child.columns["position"])
@@ -284,9 +361,18 @@ def _finding(part: Part, found: Any) -> str:
     )
 
 
-def sources_of(root: Part) -> dict[str, str]:
-    """Entity path -> 'file:line' of every entity that has one,"""
-    return dict(_sources(root, ""))
+def sources_of(root: Part) -> Mapping[str, str]:
+    """Entity path -> 'file:line' of every entity that has one."""
+    own = {"topology": root.columns["source"]} if root.columns.get("source") else {}
+    below = (
+        root.work_out(f"sources of {held.column}", _sources_below, root.parts[held.column])
+        for held in root.table.holds
+    )
+    return ChainMap(own, *below)
+
+
+def _sources_below(parts: Mapping[Key, Part]) -> dict[str, str]:
+    return dict(pair for part in parts.values() for pair in _sources(part, ""))
 
 
 def _sources(part: Part, parent: str) -> Iterator[tuple[str, str]]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Literal
 
 from vswitchctl.errors import Conflict
 from vswitchctl.model.meter import NUMBERS
-from vswitchctl.model.topology import VLAN_MAX, VLAN_MIN, Namespace, Topology, Uplink
+from vswitchctl.model.policy import Rule
+from vswitchctl.model.topology import VLAN_MAX, VLAN_MIN, Group, Namespace, Topology, Uplink
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,36 @@ class Stored:
     sources: Mapping[str, str] = field(default_factory=dict)
     zones: Mapping[str, int] = field(default_factory=dict)
     meters: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChange:
+    """One ACL or group, put in place or removed. value: its rules, or the group; None to remove it.
+
+    source: 'file:line', '' where it came from no file.
+    """
+
+    section: Literal["acls", "groups"]
+    name: str
+    value: tuple[Rule, ...] | Group | None
+    source: str = ""
+
+    @property
+    def noun(self) -> str:
+        return "ACL" if self.section == "acls" else "group"
+
+    @property
+    def entity(self) -> str:
+        return f"{self.section}/{self.name}"
+
+    def applied(self, topology: Topology) -> Topology:
+        """The topology with this change; everything else in it is the same objects."""
+        entries = dict(getattr(topology, self.section))
+        if self.value is None:
+            entries.pop(self.name, None)
+        else:
+            entries[self.name] = self.value
+        return topology.model_copy(update={self.section: entries})
 
 
 Intent = Mapping[str, Stored]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from vswitchctl.model.flow import FlowTable
+from vswitchctl.model.flow import PartedTable
 
 OWNER_PREFIX = "vswitchctl:"
 OWNER_KEY = "vswitchctl"
@@ -202,8 +202,8 @@ class DesiredState:
 
     netlink: NetlinkState = field(default_factory=NetlinkState)
     ovs: OvsState = field(default_factory=OvsState)
-    flows: dict[str, FlowTable] = field(default_factory=dict)
-    cookies: dict[int, Owner] = field(default_factory=dict)
+    flows: dict[str, PartedTable] = field(default_factory=dict)
+    cookies: Mapping[int, Owner] = field(default_factory=dict)
     pending: dict[Owner, str] = field(default_factory=dict)
     meters: dict[str, dict[int, bytes]] = field(default_factory=dict)
     meter_owners: dict[tuple[str, int], Owner] = field(default_factory=dict)

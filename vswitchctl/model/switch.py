@@ -97,6 +97,19 @@ class AclRule:
         return self.families if addressed or self.protocol is not None else (0,)
 
 
+class Coverage(NamedTuple):
+    """What a set of rules means for a port, whatever the rules are in detail.
+
+    covers_in, covers_out: directions in which what no rule allows is denied. rejects_in, rejects_out:
+    directions in which a rule rejects.
+    """
+
+    covers_in: bool
+    covers_out: bool
+    rejects_in: bool
+    rejects_out: bool
+
+
 @dataclass(frozen=True, slots=True)
 class AclSet:
     """The ACLs of an interface, in order. number: 32 bits, made of their names alone. owner: the first."""
@@ -108,24 +121,23 @@ class AclSet:
     def covers(self, inbound: bool) -> bool:
         return any(rule.inbound == inbound for rule in self.rules)
 
-    def rejects(self, inbound: bool) -> bool:
-        return any(rule.reject for rule in self.rules if rule.inbound == inbound)
+    @property
+    def coverage(self) -> Coverage:
+        """What its rules mean for every port that has it."""
+        rejecting = [rule.inbound for rule in self.rules if rule.reject]
+        return Coverage(
+            self.covers(inbound=True), self.covers(inbound=False), True in rejecting, False in rejecting
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class PortAcl:
-    """The policy of a port. covers_in, covers_out: directions in which what no rule allows is denied.
-
-    rejects_in, rejects_out: directions in which a rule rejects.
-    """
+    """The policy of a port: its conntrack zone, the number of its set, and what that set means for it."""
 
     owner: Owner
     zone: int
     set: int
-    covers_in: bool
-    covers_out: bool
-    rejects_in: bool = False
-    rejects_out: bool = False
+    coverage: Coverage
 
 
 class Limit(NamedTuple):

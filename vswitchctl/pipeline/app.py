@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from importlib.metadata import entry_points
-from typing import Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from vswitchctl.errors import InternalError
 from vswitchctl.model.flow import Flow
@@ -32,6 +32,32 @@ class MeterApp(Protocol):
     """An app whose flows use meters. `meters` is pure and yields every one of them for one bridge."""
 
     def meters(self, switch: Switch) -> Iterator[Meter]: ...
+
+
+class Part(NamedTuple):
+    """Flows that change together: `make(*inputs)` gives them, and only those inputs decide about them.
+
+    name: tells the parts of an app apart; the same name is the same part in the next compile.
+    """
+
+    name: Hashable
+    inputs: tuple[Any, ...]
+    make: Callable[..., Iterable[Flow]]
+
+
+@runtime_checkable
+class ReadingApp(App, Protocol):
+    """An app that says which attributes of `Switch` it looks at: while they are the same, it is not asked."""
+
+    @property
+    def reads(self) -> Sequence[str]: ...
+
+
+@runtime_checkable
+class PartedApp(ReadingApp, Protocol):
+    """An app whose flows come in parts, so that a change costs what it concerns."""
+
+    def parts(self, switch: Switch) -> Iterator[Part]: ...
 
 
 def load_apps() -> tuple[App, ...]:

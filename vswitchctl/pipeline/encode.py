@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
-from operator import or_
+from operator import and_, or_
 
 from vswitchctl.errors import InternalError
 from vswitchctl.model.flow import Flow, FlowTable
@@ -183,16 +183,18 @@ class Template:
 
     def __call__(self, cookie: int, **values: int) -> Flow:
         """One flow. Raises InternalError on a variable missing, unknown or too wide."""
-        if len(values) != len(self.vars):
-            raise self._not_the_variables(values)
-        try:
-            row = (cookie, *[values[name] for name in self.vars])
-        except KeyError:
-            raise self._not_the_variables(values) from None
-        for value, forbidden, name in zip(row, self._limits, self._names, strict=True):
-            if value & forbidden:
-                raise self._too_wide(name, value)
+        row = (cookie, *values.values())
+        if tuple(values) != self.vars:
+            row = self._in_order(cookie, values)
+        if any(map(and_, row, self._limits)):
+            wrong = (i for i in zip(self._names, row, self._limits, strict=True) if i[1] & i[2])
+            raise self._too_wide(*next(wrong)[:2])
         return Flow(self._key.one(row), self._value.one(row))
+
+    def _in_order(self, cookie: int, values: Mapping[str, int]) -> tuple[int, ...]:
+        if values.keys() != set(self.vars):
+            raise self._not_the_variables(values)
+        return (cookie, *[values[name] for name in self.vars])
 
     def rows(self, rows: Iterable[tuple[int, ...]]) -> FlowTable:
         """Many flows: each row is the cookie and then the variables in declared order."""

@@ -49,9 +49,11 @@ class Prerequisite:
     mask: int = -1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Field:
     """A field by its ovs-ofctl name. header: OXM header without mask. bits: significant bits.
+
+    There is one object of each field, so it is its own key: every match is a mapping of fields.
 
     action_header: the header that Nicira actions name it by. order: rank in OVS's canonical match.
     maskable: whether part of it may be matched. always_masked: OVS writes even its full mask.

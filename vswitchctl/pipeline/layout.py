@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import count, repeat
+from operator import itemgetter
 from struct import Struct
 from typing import Any, NamedTuple
 
@@ -91,19 +92,33 @@ class Layout:
         formats = (f"{len(i)}s" if isinstance(i, bytes) else _FORMAT[i.size] for i in items)
         self._struct = Struct(">" + "".join(formats))
         self._items = [i if isinstance(i, bytes) else _numbers(i, index) for i in items]
-        self._slots = [(p, _single(i, index)) for p, i in enumerate(items) if isinstance(i, Number)]
-        self._constants: list[Any] = [i if isinstance(i, bytes) else 0 for i in items]
+        # A flow's arguments are picked out of (its values, what is worked out of them, the constant bytes).
+        numbers = [i for i in items if isinstance(i, Number) and not _plain(i)]
+        self._worked_out = [_single(i, index) for i in numbers]
+        self._constants: tuple[Any, ...] = tuple(i for i in items if isinstance(i, bytes))
+        constants, derived = count(len(names) + len(numbers)), count(len(names))
+        places = [
+            next(constants) if isinstance(i, bytes) else index[i.terms[0].var] if _plain(i) else next(derived)
+            for i in items
+        ]
+        self._pick = _picker(places)
 
-    def one(self, values: Sequence[int]) -> bytes:
-        arguments = self._constants.copy()
-        for position, value in self._slots:
-            arguments[position] = value(values)
-        return self._struct.pack(*arguments)
+    def one(self, values: tuple[int, ...]) -> bytes:
+        if self._worked_out:
+            values += tuple([work_out(values) for work_out in self._worked_out])
+        return self._struct.pack(*self._pick(values + self._constants))
 
-    def many(self, columns: Sequence[Column], count: int) -> Iterator[bytes]:
-        """One packed record for each of `count` rows; `columns` holds the values variable by variable."""
-        arguments = [repeat(i, count) if isinstance(i, bytes) else i(columns) for i in self._items]
-        return map(self._struct.pack, *arguments) if arguments else repeat(b"", count)
+    def many(self, columns: Sequence[Column], rows: int) -> Iterator[bytes]:
+        """One packed record for each of so many rows; `columns` holds the values variable by variable."""
+        arguments = [repeat(i, rows) if isinstance(i, bytes) else i(columns) for i in self._items]
+        return map(self._struct.pack, *arguments) if arguments else repeat(b"", rows)
+
+
+def _picker(places: Sequence[int]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """As itemgetter, which gives no tuple where it has one place, and cannot have none."""
+    if len(places) > 1:
+        return itemgetter(*places)
+    return lambda values: tuple(values[place] for place in places)
 
 
 def _plain(item: Number) -> bool:
@@ -111,10 +126,14 @@ def _plain(item: Number) -> bool:
 
 
 def _single(item: Number, index: dict[str, int]) -> Callable[[Sequence[int]], int]:
+    """For an item that is not a variable as it stands."""
     base = item.base
     terms = [(index[t.var], t.left, t.right, t.mask) for t in item.terms]
-    if _plain(item):
-        return lambda values, position=terms[0][0]: values[position]  # type: ignore[misc]
+    if len(terms) == 1 and terms[0][2] >= 0:
+        at, left, right, mask = terms[0]
+        if (right, mask) == (0, -1):
+            return lambda values: base | values[at] << left
+        return lambda values: base | (values[at] >> right << left) & mask
 
     def value(values: Sequence[int]) -> int:
         result = base

@@ -15,15 +15,21 @@ from dataclasses import dataclass, field, replace
 
 from vswitchctl.compiler.compile import Compiler
 from vswitchctl.errors import RetryableError, VswitchctlError
+from vswitchctl.latest import Latest
+from vswitchctl.model.flow import FlowKey, FlowTable, FlowValue, PartedTable, cookie
 from vswitchctl.model.intent import Intent
 from vswitchctl.model.plan import Change
-from vswitchctl.model.state import DesiredState, Facts, ObservedOvs, Owner
+from vswitchctl.model.state import DesiredState, Facts, ObservedNetlink, ObservedOvs, Owner
 from vswitchctl.reconcile.backoff import BackOff
+from vswitchctl.reconcile.plan import WiringPlan, plan_wiring, stale_ports
 from vswitchctl.reconcile.protocol import IntentStore, Netlink, ObservedFlows, ObservedMeters, OpenFlow, Ovs
 from vswitchctl.reconcile.work import Outcome, Work
 from vswitchctl.reconcile.zones import Zones
 
 LOG = logging.getLogger(__name__)
+
+FEW_COOKIES = 64
+"""Up to so many are read back one by one; a whole bridge costs about as much as a hundred of them."""
 
 REREAD = 2.0
 """Seconds until the next try while something outside does not answer."""
@@ -79,6 +85,9 @@ class Loop:
         self._dirty_bridges: set[str] = set()
         self._flows: dict[str, ObservedFlows] = {}
         self._meters: dict[str, ObservedMeters] = {}
+        self._settled: dict[str, PartedTable] = {}
+        self._wiring, self._stale_ports = Latest(plan_wiring), Latest(stale_ports)
+        self._facts = Latest(Facts)
         self._backoff = BackOff()
         self._generations: dict[str, int] = {}
         self._step = Step()
@@ -118,7 +127,10 @@ class Loop:
             return self._pass, self._step
 
     def flows(self, bridge: str) -> ObservedFlows:
-        """A bridge's flows as last read; read now where they may have changed. Raises Unreachable."""
+        """A bridge's flows as last read; read now where they may have changed. Raises Unreachable.
+
+        What it gives may change with the next pass: hold `lock`, or take a copy under it.
+        """
         with self.lock:
             return self._read_flows(bridge)
 
@@ -140,7 +152,7 @@ class Loop:
 
     def facts(self, ovs: ObservedOvs) -> Facts:
         system = "system" in ovs.datapath_types and self._system_datapath()
-        return Facts(ovs.ofports, system)
+        return self._facts(ovs.ofports, system)
 
     # -- the loop ----------------------------------------------------------------------------------------
 
@@ -214,15 +226,47 @@ class Loop:
             dirty = bridge in self._dirty_bridges
             self._dirty_bridges.discard(bridge)
         if dirty or bridge not in self._flows:
-            self._flows.pop(bridge, None)
+            self.forget_flows([bridge])
             if dirty:
                 self._meters.pop(bridge, None)
             self._flows[bridge] = self.openflow.read(bridge)
         return self._flows[bridge]
 
+    def read_back(self, bridge: str, keys: Collection[FlowKey], values: Iterable[FlowValue]) -> FlowTable:
+        """The bridge's flows of ours after a change to these keys.
+
+        values: every value that a flow of these keys had or was to have. Few cookies are asked for by
+        themselves, and what was read before stays; else the whole bridge is read again.
+        """
+        cookies = {cookie(value) for value in values}
+        observed = self._flows.get(bridge)
+        if observed is None or len(cookies) > FEW_COOKIES:
+            self.forget_flows([bridge])
+            return self._read_flows(bridge).owned
+        found = self.openflow.read_of(bridge, cookies).owned
+        for key in keys:
+            observed.owned.pop(key, None)
+        observed.owned.update(found)
+        return found
+
+    def settle(self, bridge: str, desired: PartedTable) -> None:
+        """The flows as read are the desired ones: next time only what differs from them is looked at."""
+        self._settled[bridge] = desired
+
+    def settled(self, bridge: str) -> PartedTable | None:
+        """The desired flows that the flows as read were found equal to; None where that is not known."""
+        return self._settled.get(bridge)
+
     def forget_flows(self, bridges: Iterable[str]) -> None:
         for bridge in bridges:
             self._flows.pop(bridge, None)
+            self._settled.pop(bridge, None)
+
+    def plan(self, desired: DesiredState, netlink: ObservedNetlink, ovs: ObservedOvs) -> WiringPlan:
+        return self._wiring(desired.netlink, desired.ovs, netlink, ovs)
+
+    def stale_ports(self, netlink: ObservedNetlink, ovs: ObservedOvs) -> list[Change]:
+        return self._stale_ports(netlink, ovs)
 
     def forget_meters(self, bridge: str) -> None:
         self._meters.pop(bridge, None)

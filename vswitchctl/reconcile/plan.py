@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from vswitchctl.model.plan import Action, Change, Kind
-from vswitchctl.model.state import DesiredState, NetlinkState, ObservedNetlink, ObservedOvs, Owner
+from vswitchctl.model.state import NetlinkState, ObservedNetlink, ObservedOvs, OvsState, Owner
 from vswitchctl.reconcile.delta import Delta, diff
 
 
@@ -33,17 +33,19 @@ class WiringPlan:
         yield from self.netlink_down
 
 
-def plan_wiring(desired: DesiredState, netlink: ObservedNetlink, ovs: ObservedOvs) -> WiringPlan:
+def plan_wiring(
+    desired_netlink: NetlinkState, desired_ovs: OvsState, netlink: ObservedNetlink, ovs: ObservedOvs
+) -> WiringPlan:
     """Every device change that makes the observed state the desired one."""
     observed = _with_broken(netlink)
     links = [
-        *_changes(Kind.NAMESPACE, desired.netlink.namespaces, observed.namespaces),
-        *_changes(Kind.LINUX_BRIDGE, desired.netlink.linux_bridges, observed.linux_bridges),
-        *_changes(Kind.VETH, desired.netlink.veths, observed.veths),
+        *_changes(Kind.NAMESPACE, desired_netlink.namespaces, observed.namespaces),
+        *_changes(Kind.LINUX_BRIDGE, desired_netlink.linux_bridges, observed.linux_bridges),
+        *_changes(Kind.VETH, desired_netlink.veths, observed.veths),
     ]
     ports = [
-        *_changes(Kind.BRIDGE, desired.ovs.bridges, ovs.owned.bridges),
-        *_changes(Kind.PORT, desired.ovs.ports, ovs.owned.ports),
+        *_changes(Kind.BRIDGE, desired_ovs.bridges, ovs.owned.bridges),
+        *_changes(Kind.PORT, desired_ovs.ports, ovs.owned.ports),
     ]
     arriving = {change.key.name for change in ports if _is_port(change, Action.ADD)}
     leaving = [c for c in ports if c.action is Action.REMOVE]

@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vswitchctl.errors import RetryableError, Unreachable
-from vswitchctl.model.flow import FlowKey, FlowTable, cookie
+from vswitchctl.model.flow import FlowKey, FlowTable, PartedTable, cookie
 from vswitchctl.model.intent import Intent
 from vswitchctl.model.meter import MeterTable
 from vswitchctl.model.plan import Change, Failure, Kind
 from vswitchctl.model.state import Owner, PortKey
 from vswitchctl.pipeline.cookies import without_rule
 from vswitchctl.reconcile.delta import diff
-from vswitchctl.reconcile.plan import WiringPlan, plan_wiring, stale_ports, under_ports
+from vswitchctl.reconcile.plan import WiringPlan, under_ports
+from vswitchctl.reconcile.protocol import ObservedFlows
 from vswitchctl.reconcile.zones import Handover, one_of_each
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Work:
         self.ovs = self.loop.ovs.read()
         self.netlink = self.loop.netlink.read()
         self.desired = self.loop.compile(self.intent, self.ovs)
-        return plan_wiring(self.desired, self.netlink, self.ovs)
+        return self.loop.plan(self.desired, self.netlink, self.ovs)
 
     def wire(self) -> None:
         """Add and change devices, then ports, and let Open vSwitch number them.
@@ -85,7 +86,7 @@ class Work:
         self._apply("links and namespaces", self.loop.netlink.apply, plan.netlink_up)
         if under_ports(plan.netlink_up, self.ovs):
             plan = self._plan()
-        stale = stale_ports(self.netlink, self.ovs)
+        stale = self.loop.stale_ports(self.netlink, self.ovs)
         if stale:
             self._apply("ports to open anew", self.loop.ovs.apply, stale)
             self.loop.ovs.wait_applied(OFPORT_WAIT)
@@ -124,12 +125,41 @@ class Work:
         self.loop.zones.look(bridge, self.loop.flows(bridge).owned)
 
     def _flow(self, bridge: str) -> None:
-        observed = self.loop.flows(bridge)
-        desired = self.handover.closed(bridge, self.desired.flows[bridge], observed.owned)
-        taken = desired.keys() & observed.foreign.keys()
+        observed, target = self.loop.flows(bridge), self.desired.flows[bridge]
+        before = self.loop.settled(bridge)
+        if before is target:
+            return
+        if before is not None and self._flow_parts(bridge, target, before, observed):
+            self.loop.settle(bridge, target)
+            return
+        desired = self.handover.closed(bridge, target.whole, observed.owned)
+        self._make(bridge, desired, observed.owned, observed.foreign)
+        if desired is target.whole and self.loop.flows(bridge).owned == desired:
+            self.loop.settle(bridge, target)
+
+    def _flow_parts(
+        self, bridge: str, target: PartedTable, before: PartedTable, observed: ObservedFlows
+    ) -> bool:
+        """Make only those flows right whose part differs from `before`, which is what is there.
+
+        False where they are not right after that, or where it takes a look at the whole bridge.
+        """
+        was, now = target.changed_since(before)
+        taken = (key for key in now if key not in was and (key in observed.owned or key in observed.foreign))
+        if any(taken) or self.loop.zones.given(now, was):
+            return False
+        self._make(bridge, now, was, {})
+        found = self.loop.flows(bridge)
+        return found is observed and all(
+            found.owned.get(key) == now.get(key) for key in was.keys() | now.keys()
+        )
+
+    def _make(self, bridge: str, desired: FlowTable, there: FlowTable, foreign: FlowTable) -> None:
+        """Make what is there the desired, in one bundle, and read it back."""
+        taken = desired.keys() & foreign.keys()
         for key in taken:
             self._flow_failed(bridge, key, desired, "a flow of somebody else has the match of one of ours")
-        delta = diff(desired, observed.owned)
+        delta = diff(desired, there)
         add = {key: wanted for key, (_, wanted) in delta.change.items()}
         add |= {key: wanted for key, wanted in delta.add.items() if key not in taken}
         if not add and not delta.remove:
@@ -138,8 +168,12 @@ class Work:
         refused = self.loop.openflow.apply(bridge, add, list(delta.remove), self.loop.advance)
         for failure in refused:
             self._flow_failed(bridge, failure.key, desired, failure.message)
-        self.loop.forget_flows([bridge])
-        if not refused and not taken and diff(desired, self.loop.flows(bridge).owned):
+        former = (there for there, _ in delta.change.values())
+        found = self.loop.read_back(
+            bridge, {*add, *delta.remove}, (*add.values(), *delta.remove.values(), *former)
+        )
+        wrong = any(found.get(key) != desired.get(key) for key in (*add, *delta.remove))
+        if wrong and not refused and not taken:
             self._bridge_failed(bridge, "flows read back differ from those sent")
 
     def _meter(self, bridge: str) -> None:
@@ -241,7 +275,7 @@ class Work:
     def outcomes(self, last: Mapping[str, Outcome]) -> dict[str, Outcome]:
         """Read the devices back and say of each topology what became of it."""
         plan = self._plan() if self.tried else self.before
-        after = [*plan, *stale_ports(self.netlink, self.ovs)]
+        after = [*plan, *self.loop.stale_ports(self.netlink, self.ovs)]
         missing = {change.owner: f"{change.kind} '{change.name}': {change.reason}" for change in after}
         # A reason that an outside system gave says more than "not there", also while the next try is awaited.
         kept = {owner: text for outcome in last.values() for owner, text in outcome.failures.items()}

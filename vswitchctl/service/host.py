@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from vswitchctl.api.service import FlowSource
 from vswitchctl.compiler.compile import compile_topology, provisional
 from vswitchctl.errors import NotFound, RetryableError
-from vswitchctl.model.flow import Flow, FlowTable, priority, table_id
-from vswitchctl.model.intent import Intent, Stored, allocate_meters, allocate_tags, allocate_zones
+from vswitchctl.model.flow import Flow, priority, table_id
+from vswitchctl.model.intent import (
+    Intent,
+    PolicyChange,
+    Stored,
+    allocate_meters,
+    allocate_tags,
+    allocate_zones,
+)
 from vswitchctl.model.state import DesiredState, ObservedNetlink, ObservedOvs
 from vswitchctl.model.topology import Topology, entities
 from vswitchctl.model.views import (
@@ -38,6 +45,7 @@ from vswitchctl.reconcile.loop import Loop
 from vswitchctl.reconcile.plan import plan_wiring
 from vswitchctl.service.acl_log import AclLog
 from vswitchctl.service.acls import acl_views
+from vswitchctl.service.policy import PolicyWriter
 from vswitchctl.service.refuse import (
     find,
     refuse_conflicts,
@@ -70,6 +78,15 @@ class Store(Protocol):
         self, topology: Topology, sources: Mapping[str, str], *, expected_generation: int | None = None
     ) -> Stored: ...
 
+    def write_policy(
+        self,
+        topology: str,
+        change: PolicyChange,
+        check: Callable[[Stored], None],
+        *,
+        expected_generation: int | None = None,
+    ) -> Stored: ...
+
     def delete(self, name: str) -> None: ...
 
 
@@ -83,14 +100,16 @@ class HostService:
         self._apps = apps
         self._acl_log = log
         self._operations = Operations(loop)
+        self._policy = PolicyWriter(store)
 
     # -- plan, apply, destroy ----------------------------------------------------------------------------
 
     def plan(self, document: TopologyDocument, *, flows: bool = False) -> PlanView:
         """See `Service.plan`."""
-        refuse_invalid(document.topology)
+        intent = self._store.read()
+        refuse_invalid(document.topology, intent.get(document.topology.name))
         with self._loop.lock:
-            return self._plan(document, self._store.read(), flows=flows)
+            return self._plan(document, intent, flows=flows)
 
     def _plan(self, document: TopologyDocument, intent: Intent, *, flows: bool) -> PlanView:
         topology = document.topology
@@ -134,7 +153,9 @@ class HostService:
         warnings: tuple[str, ...],
     ) -> PlanView:
         name = stored.topology.name
-        changes = [c for c in plan_wiring(desired, netlink, ovs) if c.owner.topology == name]
+        changes = [
+            c for c in plan_wiring(desired.netlink, desired.ovs, netlink, ovs) if c.owner.topology == name
+        ]
         views = [change_view(change, stored.sources) for change in changes]
         counts = []
         foreign = [f"{f.kind} {f.name}" for f in ovs.foreign]
@@ -166,10 +187,11 @@ class HostService:
     def apply(self, document: TopologyDocument, *, expected_generation: int | None = None) -> OperationView:
         """See `Service.apply`. Nothing is stored of a document that is invalid or in conflict."""
         topology = document.topology
-        refuse_invalid(topology)
+        intent = self._store.read()
+        refuse_invalid(topology, intent.get(topology.name))
         with self._loop.lock:
             netlink, ovs = self._loop.netlink.read(), self._loop.ovs.read()
-            self._refuse(topology, self._store.read(), netlink, ovs)
+        self._refuse(topology, intent, netlink, ovs)
         since = self._operations.moment()
         stored = self._store.write(topology, document.sources, expected_generation=expected_generation)
         return self._operations.begin("apply", topology.name, stored.generation, since)
@@ -179,6 +201,18 @@ class HostService:
         refuse_conflicts(topology, intent, netlink, ovs)
         refuse_loss_of_tc(topology, ovs, self._loop.netlink.ingress_filtered)
         refuse_unenforced(topology, self._loop.facts(ovs), lambda kind: self._loop.most_meters(kind, ovs))
+
+    def change_policy(
+        self, topology: str, change: PolicyChange, *, expected_generation: int | None = None
+    ) -> OperationView:
+        """See `Service.change_policy`."""
+        since = self._operations.moment()
+        stored = self._policy.write(topology, change, expected_generation=expected_generation)
+        return self._operations.begin("apply", topology, stored.generation, since)
+
+    def document(self, topology: str) -> Topology:
+        """See `Service.document`."""
+        return find(self._store.read(), topology).topology
 
     def destroy(self, name: str) -> OperationView:
         """See `Service.destroy`."""
@@ -344,9 +378,10 @@ class HostService:
         if bridge not in desired:
             raise NotFound(f"no bridge '{bridge}'", f"bridges are: {', '.join(sorted(desired)) or 'none'}")
         if source == "desired":
-            table: FlowTable = desired[bridge]
+            table = desired[bridge].whole
         else:
-            read = self._loop.flows(bridge)
-            table = {**read.owned, **read.foreign}
+            with self._loop.lock:
+                read = self._loop.flows(bridge)
+                table = {**read.owned, **read.foreign}
         ordered = sorted(table.items(), key=lambda item: (table_id(item[0]), -priority(item[0]), item[0]))
         return tuple(flow_view(bridge, Flow(*item), last.desired.cookies) for item in ordered)

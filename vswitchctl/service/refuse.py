@@ -11,13 +11,14 @@ from vswitchctl.model.intent import Intent, Stored, claims
 from vswitchctl.model.meter import meter_id
 from vswitchctl.model.state import Facts, ObservedNetlink, ObservedOvs, Owner
 from vswitchctl.model.topology import Bridge, Topology, Uplink
-from vswitchctl.topology.validate import validate
+from vswitchctl.topology.validate import validate, validate_edit
 
 FEW = 4
 
 
-def refuse_invalid(topology: Topology) -> None:
-    errors = tuple(finding for finding in validate(topology) if finding.severity == "error")
+def refuse_invalid(topology: Topology, known: Stored | None) -> None:
+    """Raise InvalidTopology. known: what is stored of it, which is valid."""
+    errors = validate_edit(topology, None if known is None else known.topology)
     if errors:
         raise InvalidTopology(errors)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
 
 from vswitchctl.model.policy import MAX_ACLS, MAX_RULES, Peer, Rule
-from vswitchctl.model.topology import Namespace, split_end
+from vswitchctl.model.topology import Group, Namespace, Node, Topology, split_end
 from vswitchctl.topology.routing import router_of
 from vswitchctl.topology.source import Path, shown
-from vswitchctl.topology.subject import Issue, Placed, Subject
+from vswitchctl.topology.subject import Issue, Placed, Subject, placed_interfaces
+
+SECTIONS = ("groups", "acls")
+"""The sections of a topology that nothing else of it depends on."""
 
 PORTLESS = ("sctp", 132)
 """SCTP: conntrack of the userspace datapath knows its addresses and not its ports."""
@@ -18,19 +21,22 @@ PORTLESS = ("sctp", 132)
 def groups(subject: Subject) -> Iterator[Issue]:
     """Members exist and are of one tenant; an empty group would match nobody."""
     for name, group in subject.topology.groups.items():
-        path: Path = ("groups", name)
-        if not group.members and not group.addresses:
-            yield Issue(path, "a group of nobody", "list 'members' (interfaces) or 'addresses' (subnets)")
-        tenants: dict[str, str] = {}
-        for number, end in enumerate(group.members):
-            yield from _endpoint(subject, end, (*path, "members", number))
-            tenant = _tenant(subject, end)
-            if tenant is not None:
-                tenants.setdefault(tenant, end)
-        if len(tenants) > 1:
-            (first, a), (second, b) = list(tenants.items())[:2]
-            message = f"'{a}' is of tenant '{first}' and '{b}' of '{second}'"
-            yield Issue((*path, "members"), message, "make a group for each tenant")
+        yield from _group(subject, group, ("groups", name))
+
+
+def _group(subject: Subject, group: Group, path: Path) -> Iterator[Issue]:
+    if not group.members and not group.addresses:
+        yield Issue(path, "a group of nobody", "list 'members' (interfaces) or 'addresses' (subnets)")
+    tenants: dict[str, str] = {}
+    for number, end in enumerate(group.members):
+        yield from _endpoint(subject, end, (*path, "members", number))
+        tenant = _tenant(subject, end)
+        if tenant is not None:
+            tenants.setdefault(tenant, end)
+    if len(tenants) > 1:
+        (first, a), (second, b) = list(tenants.items())[:2]
+        message = f"'{a}' is of tenant '{first}' and '{b}' of '{second}'"
+        yield Issue((*path, "members"), message, "make a group for each tenant")
 
 
 def _endpoint(subject: Subject, end: str, path: Path) -> Iterator[Issue]:
@@ -49,15 +55,16 @@ def _tenant(subject: Subject, end: str) -> str | None:
 def rules(subject: Subject) -> Iterator[Issue]:
     """Every rule names what exists, and can match something."""
     for name, acl in subject.topology.acls.items():
-        path: Path = ("acls", name)
-        if not acl:
-            yield Issue(path, "an ACL without a rule", "add a rule, e.g. {direction: in, action: deny}")
-        if len(acl) > MAX_RULES:
-            yield Issue(
-                path, f"{len(acl)} rules", f"at most {MAX_RULES} fit an ACL; an interface has several"
-            )
-        for number, rule in enumerate(acl):
-            yield from _rule(subject, rule, (*path, number))
+        yield from _acl(subject, acl, ("acls", name))
+
+
+def _acl(subject: Subject, acl: Sequence[Rule], path: Path) -> Iterator[Issue]:
+    if not acl:
+        yield Issue(path, "an ACL without a rule", "add a rule, e.g. {direction: in, action: deny}")
+    if len(acl) > MAX_RULES:
+        yield Issue(path, f"{len(acl)} rules", f"at most {MAX_RULES} fit an ACL; an interface has several")
+    for number, rule in enumerate(acl):
+        yield from _rule(subject, rule, (*path, number))
 
 
 def _rule(subject: Subject, rule: Rule, path: Path) -> Iterator[Issue]:
@@ -87,18 +94,55 @@ def _rule(subject: Subject, rule: Rule, path: Path) -> Iterator[Issue]:
 def interfaces(subject: Subject) -> Iterator[Issue]:
     """An interface with ACLs is on Open vSwitch, and its ACLs are of its own tenant and in order."""
     for placed in subject.interfaces:
-        if not placed.interface.acls:
-            continue
-        path: Path = (*placed.path, "acls")
-        for name in placed.interface.acls:
-            yield from subject.unknown("acls", name, path)
-        if len(placed.interface.acls) > MAX_ACLS:
-            yield Issue(path, f"{len(placed.interface.acls)} ACLs", f"at most {MAX_ACLS} fit an interface")
-        if len(set(placed.interface.acls)) < len(placed.interface.acls):
-            yield Issue(path, "an ACL is named twice", "name each once")
-        yield from _foreign(subject, placed, path)
-        yield from _stateless_first(subject, placed, path)
+        if placed.interface.acls:
+            yield from _interface(subject, placed, (*placed.path, "acls"))
     yield from _behind_linux_bridges(subject)
+
+
+def _interface(subject: Subject, placed: Placed, path: Path) -> Iterator[Issue]:
+    for name in placed.interface.acls:
+        yield from subject.unknown("acls", name, path)
+    if len(placed.interface.acls) > MAX_ACLS:
+        yield Issue(path, f"{len(placed.interface.acls)} ACLs", f"at most {MAX_ACLS} fit an interface")
+    if len(set(placed.interface.acls)) < len(placed.interface.acls):
+        yield Issue(path, "an ACL is named twice", "name each once")
+    yield from _foreign(subject, placed, path)
+    yield from _stateless_first(subject, placed, path)
+
+
+def users(nodes: Mapping[str, Node]) -> tuple[Placed, ...]:
+    """Interfaces that stand for all that have ACLs: one for each tenant and list of ACLs, the first."""
+    found: dict[tuple[str, tuple[str, ...]], Placed] = {}
+    for placed in placed_interfaces(nodes):
+        if placed.interface.acls:
+            found.setdefault((placed.node.tenant, placed.interface.acls), placed)
+    return tuple(found.values())
+
+
+def concerned(topology: Topology, section: str, name: str) -> tuple[str, ...]:
+    """The ACLs that a change of one ACL or group concerns: itself, or those that name the group."""
+    if section == "acls":
+        return (name,)
+    return tuple(
+        acl for acl, rules in topology.acls.items() if any(rule.peer.group == name for rule in rules)
+    )
+
+
+def changed(subject: Subject, section: str, name: str, having: Iterable[Placed]) -> Iterator[Issue]:
+    """What the change of one ACL or group in a valid topology can have made wrong, and nothing else.
+
+    having: `users` of the topology's nodes, which cost a look at each of them and stay while these do.
+    """
+    topology = subject.topology
+    acls = set(concerned(topology, section, name))
+    if section == "groups" and name in topology.groups:
+        yield from _group(subject, topology.groups[name], ("groups", name))
+    for acl in sorted(acls):
+        if acl in topology.acls:
+            yield from _acl(subject, topology.acls[acl], ("acls", acl))
+    for placed in having:
+        if not acls.isdisjoint(placed.interface.acls):
+            yield from _interface(subject, placed, (*placed.path, "acls"))
 
 
 def _foreign(subject: Subject, placed: Placed, path: Path) -> Iterator[Issue]:

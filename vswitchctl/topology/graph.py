@@ -48,50 +48,76 @@ def pair(a: str, b: str) -> Hop:
     return (a, b) if a < b else (b, a)
 
 
-def attachments(topology: Topology, network: str) -> dict[str, str]:
-    """End -> switch, for every linked endpoint and uplink of the network."""
-    found: dict[str, str] = {}
+@dataclass(frozen=True, slots=True)
+class Wires:
+    """What a topology's links join, read once for all of its networks.
+
+    attached: network -> end -> switch, for every linked endpoint and uplink. switches: in order.
+    trunks: (switch, switch, cost) of every link between two, in order.
+    """
+
+    attached: Mapping[str, Mapping[str, str]]
+    switches: tuple[str, ...]
+    trunks: tuple[tuple[str, str, int], ...]
+
+
+def wires(topology: Topology) -> Wires:
+    """Costs one look at each link, however many networks there are."""
+    nodes = topology.nodes
+    attached: dict[str, dict[str, str]] = {network: {} for network in topology.networks}
+    switches = sorted(name for name, node in nodes.items() if isinstance(node, Bridge | LinuxBridge))
+    known = frozenset(switches)
+    trunks = []
     for link in topology.links:
-        for end, other in (link.ends, link.ends[::-1]):
-            name, _ = split_end(end)
-            node = topology.nodes.get(name)
-            if _takes_part(topology, node, end, network) and _is_switch(topology, other):
-                found[end] = other
-    return found
+        a, b = link.ends
+        if a in known and b in known:
+            trunks.append((*pair(a, b), link.cost))
+        for end, other in ((a, b), (b, a)):
+            if other in known:
+                for network in _networks(topology, end):
+                    attached.setdefault(network, {})[end] = other
+    return Wires(attached, tuple(switches), tuple(sorted(trunks)))
 
 
-def _takes_part(topology: Topology, node: object, end: str, network: str) -> bool:
+def _networks(topology: Topology, end: str) -> Iterable[str]:
+    """The networks that an endpoint or uplink takes part in."""
+    name, _, interface_name = end.partition(":")
+    node = topology.nodes.get(name)
     if isinstance(node, Namespace):
-        interface = topology.interface(end)
-        return interface is not None and interface.network == network
-    return isinstance(node, Uplink) and (node.network == network or network in node.trunk)
+        interface = node.interfaces.get(interface_name)
+        return () if interface is None else (interface.network,)
+    if isinstance(node, Uplink):
+        return dict.fromkeys((*([node.network] if node.network else []), *node.trunk))
+    return ()
 
 
-def _is_switch(topology: Topology, name: str) -> bool:
-    return isinstance(topology.nodes.get(name), Bridge | LinuxBridge)
+def attachments(topology: Topology, network: str) -> Mapping[str, str]:
+    """End -> switch, for every linked endpoint and uplink of the network."""
+    return wires(topology).attached.get(network, {})
 
 
-def segment(topology: Topology, network: str) -> nx.Graph:
+def segment(topology: Topology, network: str, links: Wires | None = None) -> nx.Graph:
     """The switches that may carry the network and the links between them; edges carry `cost`."""
+    links = links or wires(topology)
     graph = nx.Graph()
-    for name in sorted(topology.nodes):
+    for name in links.switches:
         node = topology.nodes[name]
         if isinstance(node, Bridge) or (isinstance(node, LinuxBridge) and node.network == network):
             graph.add_node(name, linux=isinstance(node, LinuxBridge))
-    ends = sorted((*sorted(link.ends), link.cost) for link in topology.links)
-    for a, b, cost in ends:
+    for a, b, cost in links.trunks:
         if a in graph and b in graph and a != b:
             graph.add_edge(a, b, cost=cost)
     return graph
 
 
-def partitions(topology: Topology, network: str) -> tuple[frozenset[str], ...]:
+def partitions(topology: Topology, network: str, links: Wires | None = None) -> tuple[frozenset[str], ...]:
     """The network's parts that no link joins: sets of node names (endpoints' nodes and their switches).
 
     One set, or none, where the network is whole. Switches without anything of the network do not count.
     """
-    attached = attachments(topology, network)
-    graph = segment(topology, network)
+    links = links or wires(topology)
+    attached = links.attached.get(network, {})
+    graph = segment(topology, network, links)
     parts = []
     for component in nx.connected_components(graph):
         nodes = {split_end(end)[0] for end, switch in attached.items() if switch in component}
@@ -103,10 +129,14 @@ def partitions(topology: Topology, network: str) -> tuple[frozenset[str], ...]:
     return tuple(sorted(parts, key=sorted))
 
 
-def forwarding(topology: Topology, network: str) -> Forwarding:
-    """Paths and tree of one network. Deterministic: equal topologies give equal answers."""
-    attached = attachments(topology, network)
-    graph = segment(topology, network)
+def forwarding(topology: Topology, network: str, links: Wires | None = None) -> Forwarding:
+    """Paths and tree of one network. Deterministic: equal topologies give equal answers.
+
+    links: `wires(topology)`, for a caller that asks about several networks.
+    """
+    links = links or wires(topology)
+    attached = links.attached.get(network, {})
+    graph = segment(topology, network, links)
     entries = router_entries(topology, network)
     forest = _spanning_forest(graph)
     tree = _prune(forest, {*attached.values(), *(_gateways_of_linux(forest) if entries else ())})

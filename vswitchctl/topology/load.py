@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path as FilePath
 from typing import Final, Literal
 
@@ -28,19 +29,10 @@ def load(path: str | FilePath, *, run_python: bool = False) -> Document:
     """
     path = FilePath(path)
     source = Source(Place(str(path)))
-    try:
-        if path.suffix == ".py":
-            return run_file(path) if run_python else _refused(source)
-        if path.suffix not in FORMATS:
-            return _failed(source, f"unknown format '{path.suffix}'", f"the formats are {_KNOWN}")
-        text = decode(_read(path), source)
-    except Unreadable:
-        return assemble(source)
-    except OSError as error:
-        return _failed(
-            source, f"cannot be read: {error.strerror or error}", "check the path and its permissions"
-        )
-    return load_text(text, FORMATS[path.suffix], str(path))
+    if path.suffix == ".py":
+        return run_file(path) if run_python else _refused(source)
+    text = read_text(path, source, FORMATS)
+    return assemble(source) if text is None else load_text(text, FORMATS[path.suffix], str(path))
 
 
 def load_text(text: str, format: Format = "yaml", name: str = "topology") -> Document:
@@ -53,17 +45,33 @@ def load_text(text: str, format: Format = "yaml", name: str = "topology") -> Doc
     return assemble(source)
 
 
+def read_text(path: FilePath, source: Source, formats: Collection[str]) -> str | None:
+    """The text of a file with one of these suffixes. None, with a finding, where it cannot be read."""
+    if path.suffix not in formats:
+        source.error(0, (), f"unknown format '{path.suffix}'", f"the formats are {_spoken(formats)}")
+        return None
+    try:
+        return decode(_read(path), source)
+    except Unreadable:
+        return None
+    except OSError as error:
+        source.error(
+            0, (), f"cannot be read: {error.strerror or error}", "check the path and its permissions"
+        )
+        return None
+
+
+def _spoken(formats: Collection[str]) -> str:
+    return _KNOWN if formats is FORMATS else " and ".join(formats)
+
+
 def _read(path: FilePath) -> bytes:
     """At most one byte more than a document may have: a huge file costs no memory."""
     with path.open("rb") as file:
         return file.read(MAX_BYTES + 1)
 
 
-def _failed(source: Source, message: str, remedy: str) -> Document:
-    source.error(0, (), message, remedy)
-    return assemble(source)
-
-
 def _refused(source: Source) -> Document:
     remedy = "use the command line for it, or write the topology as YAML"
-    return _failed(source, "a Python file is a program, which is not run here", remedy)
+    source.error(0, (), "a Python file is a program, which is not run here", remedy)
+    return assemble(source)

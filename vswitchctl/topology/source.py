@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from vswitchctl.model.topology import Topology, link_name
 from vswitchctl.topology.document import Finding
 
 MAX_BYTES = 16 * 2**20
@@ -190,3 +191,16 @@ def place_of_source(source: str) -> Place:
     """'web.yaml:7' -> Place('web.yaml', 7)."""
     file, colon, line = source.rpartition(":")
     return Place(file, int(line)) if colon and line.isdecimal() else Place(source or "topology")
+
+
+def entity_of(topology: Topology, path: Path) -> str:
+    """('nodes', 'web1', 'interfaces', 'eth0', 'ip') -> 'interfaces/web1:eth0'; 'topology' for the whole."""
+    match path:
+        case ("nodes", str(node), "interfaces", str(interface), *_):
+            return f"interfaces/{node}:{interface}"
+        case ("links", int(number), *_):
+            return f"links/{link_name(topology.links[number])}"
+        case ("nodes" | "networks" | "tenants" | "groups" | "acls" | "routers" as section, str(name), *_):
+            return f"{section}/{name}"
+        case _:
+            return "topology"

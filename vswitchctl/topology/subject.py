@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -62,6 +62,16 @@ class Placed(NamedTuple):
     interface: Interface
 
 
+def placed_interfaces(nodes: Mapping[str, Node]) -> Iterator[Placed]:
+    """Every interface of every namespace."""
+    return (
+        Placed(f"{name}:{interface_name}", ("nodes", name, "interfaces", interface_name), node, interface)
+        for name, node in nodes.items()
+        if isinstance(node, Namespace)
+        for interface_name, interface in node.interfaces.items()
+    )
+
+
 @dataclass
 class Subject:
     """A topology under check. broken: entities left out as malformed, so never called unknown."""
@@ -94,12 +104,7 @@ class Subject:
 
     @cached_property
     def interfaces(self) -> tuple[Placed, ...]:
-        return tuple(
-            Placed(f"{name}:{interface_name}", ("nodes", name, "interfaces", interface_name), node, interface)
-            for name, node in self.topology.nodes.items()
-            if isinstance(node, Namespace)
-            for interface_name, interface in node.interfaces.items()
-        )
+        return tuple(placed_interfaces(self.topology.nodes))
 
     @cached_property
     def wired(self) -> tuple[WiredLink, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from vswitchctl.model.topology import Topology
@@ -18,7 +18,7 @@ from vswitchctl.topology import (
 )
 from vswitchctl.topology.document import Finding, in_order
 from vswitchctl.topology.source import Path, Place, path_text
-from vswitchctl.topology.subject import Issue, Subject
+from vswitchctl.topology.subject import Issue, Placed, Subject
 
 CHECKS: Final[tuple[Callable[[Subject], Iterator[Issue]], ...]] = (
     check_names.device_names,
@@ -81,6 +81,48 @@ def validate(
 ) -> tuple[Finding, ...]:
     """Every semantic finding of a topology. place: where a path of the topology was written."""
     return in_order(_finding(issue, place(issue.path)) for issue in issues(topology, broken))
+
+
+def validate_change(
+    topology: Topology,
+    section: str,
+    name: str,
+    having: Iterable[Placed],
+    place: Callable[[Path], Place],
+) -> tuple[Finding, ...]:
+    """As `validate`, of a valid topology after the change of one ACL or group, at the cost of that alone.
+
+    section: 'acls' or 'groups'. having: `check_policy.users` of its nodes.
+    """
+    found = check_policy.changed(Subject(topology), section, name, having)
+    return in_order(_finding(issue, place(issue.path)) for issue in found)
+
+
+def validate_edit(
+    topology: Topology, known: Topology | None, place: Callable[[Path], Place] = lambda _: Place("topology")
+) -> tuple[Finding, ...]:
+    """The errors of a topology that takes the place of a valid one, and for an edit of its policy only them.
+
+    Where nothing but ACLs and groups differs from `known`, only what these can have made wrong is looked for.
+    """
+    if known is None or not _same_layout(topology, known):
+        return tuple(finding for finding in validate(topology, place) if finding.severity == "error")
+    having = check_policy.users(topology.nodes)
+    return in_order(
+        finding
+        for section in check_policy.SECTIONS
+        for name in _differing(getattr(topology, section), getattr(known, section))
+        for finding in validate_change(topology, section, name, having, place)
+    )
+
+
+def _same_layout(topology: Topology, known: Topology) -> bool:
+    names = (name for name in Topology.model_fields if name not in check_policy.SECTIONS)
+    return all(getattr(topology, name) == getattr(known, name) for name in names)
+
+
+def _differing(some: Mapping[str, object], others: Mapping[str, object]) -> list[str]:
+    return sorted(name for name in some.keys() | others.keys() if some.get(name) != others.get(name))
 
 
 def _finding(issue: Issue, at: Place) -> Finding:

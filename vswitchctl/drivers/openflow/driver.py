@@ -71,10 +71,27 @@ class OpenFlowDriver:
 
     def read(self, bridge: str, timeout: float = REPLY_TIMEOUT) -> ObservedFlows:
         """Every flow of the bridge. timeout: seconds of silence. Raises Unreachable."""
+        return self._read(bridge, lambda xids: [flow_request(xids[0])], 1, timeout)
+
+    def read_of(self, bridge: str, cookies: Collection[int], timeout: float = REPLY_TIMEOUT) -> ObservedFlows:
+        """The bridge's flows of these cookies alone: costs what they are. Raises Unreachable."""
+        wanted = sorted(cookies)
+        return self._read(
+            bridge,
+            lambda xids: [b"".join(flow_request(x, cookie=c) for x, c in zip(xids, wanted, strict=True))],
+            len(wanted),
+            timeout,
+        )
+
+    def _read(
+        self, bridge: str, requests: Callable[[range], list[bytes]], count: int, timeout: float
+    ) -> ObservedFlows:
+        if not count:
+            return ObservedFlows()
         with self._channel(bridge) as channel:
-            xid = channel.reserve(1).start
-            channel.send([flow_request(xid)])
-            bodies = (self._body(bridge, reply) for reply in channel.replies(xid, timeout))
+            xids = channel.reserve(count)
+            channel.send(requests(xids))
+            bodies = (self._body(bridge, reply) for reply in channel.replies(xids[-1], timeout))
             try:
                 return parse_flow_stats(bodies)
             except MalformedReplyError as error:

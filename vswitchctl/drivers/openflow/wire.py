@@ -83,10 +83,14 @@ def _match_all() -> bytes:
     return pack(">HH4x", 1, 4)
 
 
-def flow_request(xid: int, table: int = 0xFF) -> bytes:
-    """Every flow of a table; of every table (OFPTT_ALL) where none is given."""
-    body = pack(">HH4xB3xII4xQQ", Multipart.FLOW, 0, table, 0xFFFFFFFF, 0xFFFFFFFF, 0, 0) + _match_all()
-    return message(Kind.MULTIPART_REQUEST, xid, body)
+def flow_request(xid: int, table: int = 0xFF, cookie: int | None = None) -> bytes:
+    """Every flow of a table, or of every table (OFPTT_ALL) where none is given.
+
+    cookie: those of it alone, which the switch finds without a look at others.
+    """
+    mask = 0 if cookie is None else 0xFFFFFFFFFFFFFFFF
+    head = pack(">HH4xB3xII4x", Multipart.FLOW, 0, table, 0xFFFFFFFF, 0xFFFFFFFF)
+    return message(Kind.MULTIPART_REQUEST, xid, head + pack(">QQ", cookie or 0, mask) + _match_all())
 
 
 class MeterCommand(IntEnum):
