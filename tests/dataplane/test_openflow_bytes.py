@@ -23,7 +23,7 @@ from vswitchctl.pipeline.registers import LEARN, NETWORK, NO_FLOOD, OUT_PORT, RE
 from vswitchctl.pipeline.tables import Table
 
 EVERYTHING = frozenset(FIELDS) | frozenset(REGISTERS)
-SETS = EVERYTHING | {"output", "queue", "conjunction", "controller", "ct", "learn:learned"}
+SETS = EVERYTHING | {"output", "queue", "conjunction", "controller", "ct", "ct_clear", "learn:learned"}
 NEXT = Table(9, "next")
 LEARNED = Table(81, "learned", matches=EVERYTHING, sets=SETS, learned=True)
 ANY = Table(5, "any", matches=EVERYTHING, sets=SETS, next=frozenset({"next"}))
