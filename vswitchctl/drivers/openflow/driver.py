@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from openflow_apps.session import Send, Sessions
-from vswitchctl.drivers.openflow.channel import Channel, Reply
+from vswitchctl.drivers.openflow.channel import Channel
 from vswitchctl.drivers.openflow.meters import ObservedMeters, program_meters, read_meters
 from vswitchctl.drivers.openflow.observed import (
     FlowFailure,
@@ -19,8 +19,17 @@ from vswitchctl.drivers.openflow.observed import (
     parse_flow_stats,
 )
 from vswitchctl.drivers.openflow.packets import Handler, PacketIns
+from vswitchctl.drivers.openflow.portions import ALL_TABLES, Portion, add_table_counts, portions
 from vswitchctl.drivers.openflow.program import error_text, program
-from vswitchctl.drivers.openflow.wire import HEADER, Kind, barrier, flow_request, flush_zone
+from vswitchctl.drivers.openflow.wire import (
+    HEADER,
+    WHOLE_COOKIE,
+    Kind,
+    barrier,
+    flow_request,
+    flush_zone,
+    table_request,
+)
 from vswitchctl.errors import ApplyError, Unreachable
 from vswitchctl.model.flow import FlowKey, FlowTable
 from vswitchctl.model.meter import MeterValue
@@ -70,44 +79,36 @@ class OpenFlowDriver:
             return bridge in self._channels
 
     def read(self, bridge: str, timeout: float = REPLY_TIMEOUT) -> ObservedFlows:
-        """Every flow of the bridge. timeout: seconds of silence. Raises Unreachable."""
-        return self._read(bridge, lambda xids: [flow_request(xids[0])], 1, timeout)
+        """Every flow of the bridge. timeout: seconds of silence. Raises Unreachable.
+
+        Where there are many it is no moment's picture: what others change meanwhile comes by `on_change`.
+        """
+        with self._channel(bridge) as channel, self._readable(bridge):
+            xid = channel.reserve(1).start
+            channel.send([table_request(xid)])
+            counts: dict[int, int] = {}
+            for body in self._bodies(channel, xid, timeout):
+                add_table_counts(counts, body)
+            return parse_flow_stats(self._in_turn(channel, portions(counts), timeout))
 
     def read_of(self, bridge: str, cookies: Collection[int], timeout: float = REPLY_TIMEOUT) -> ObservedFlows:
         """The bridge's flows of these cookies alone: costs what they are. Raises Unreachable."""
-        wanted = sorted(cookies)
-        return self._read(
-            bridge,
-            lambda xids: [b"".join(flow_request(x, cookie=c) for x, c in zip(xids, wanted, strict=True))],
-            len(wanted),
-            timeout,
-        )
-
-    def _read(
-        self, bridge: str, requests: Callable[[range], list[bytes]], count: int, timeout: float
-    ) -> ObservedFlows:
-        if not count:
+        if not cookies:
             return ObservedFlows()
-        with self._channel(bridge) as channel:
-            xids = channel.reserve(count)
-            channel.send(requests(xids))
-            bodies = (self._body(bridge, reply) for reply in channel.replies(xids[-1], timeout))
-            try:
-                return parse_flow_stats(bodies)
-            except MalformedReplyError as error:
-                raise Unreachable(f"bridge '{bridge}' sent flows that cannot be read: {error}") from error
+        with self._channel(bridge) as channel, self._readable(bridge):
+            xids = channel.reserve(len(cookies))
+            wanted = zip(xids, sorted(cookies), strict=True)
+            channel.send([b"".join(flow_request(x, ALL_TABLES, c, WHOLE_COOKIE) for x, c in wanted)])
+            return parse_flow_stats(self._bodies(channel, xids[-1], timeout))
 
     def counts(self, bridge: str, tables: Collection[int]) -> dict[int, tuple[int, int]]:
         """(packets, bytes) of our flows in these tables, added up by cookie. Raises Unreachable."""
         found: dict[int, tuple[int, int]] = {}
-        with self._channel(bridge) as channel:
+        with self._channel(bridge) as channel, self._readable(bridge):
             xids = channel.reserve(len(tables))
             channel.send([b"".join(flow_request(*pair) for pair in zip(xids, tables, strict=True))])
-            try:
-                for reply in channel.replies(xids[-1], REPLY_TIMEOUT):
-                    add_counts(found, self._body(bridge, reply))
-            except MalformedReplyError as error:
-                raise Unreachable(f"bridge '{bridge}' sent flows that cannot be read: {error}") from error
+            for body in self._bodies(channel, xids[-1], REPLY_TIMEOUT):
+                add_counts(found, body)
         return found
 
     def apply(
@@ -215,9 +216,34 @@ class OpenFlowDriver:
             "see that ovs-vswitchd runs and that the bridge's protocols allow OpenFlow14",
         )
 
-    def _body(self, bridge: str, reply: Reply) -> bytes:
-        if reply.kind == Kind.ERROR:
-            raise ApplyError(f"bridge '{bridge}' does not tell its flows: {error_text(reply.data)}")
-        if reply.kind != Kind.MULTIPART_REPLY or len(reply.data) < _MULTIPART_BODY:
-            raise MalformedReplyError(f"message type {reply.kind} in answer to a flow request")
-        return reply.data[_MULTIPART_BODY:]
+    def _in_turn(self, channel: Channel, wanted: Sequence[Portion], timeout: float) -> Iterator[bytes]:
+        """The bodies of all portions' answers, asked for one by one.
+
+        ovs-vswitchd takes up to 50 requests before it looks at its ports again (ofproto/connmgr.c), so one
+        alone is under way; it is sent before the last one's answer is read, so that both processes work.
+        """
+        bodies: list[bytes] = []
+        for xid, portion in zip(channel.reserve(len(wanted)), wanted, strict=True):
+            channel.send([flow_request(xid, *portion)])
+            yield from bodies
+            bodies = list(self._bodies(channel, xid, timeout))
+        yield from bodies
+
+    def _bodies(self, channel: Channel, last: int, timeout: float) -> Iterator[bytes]:
+        """What follows the head of each multipart reply, up to the end of number `last`."""
+        for reply in channel.replies(last, timeout):
+            if reply.kind == Kind.ERROR:
+                raise ApplyError(
+                    f"bridge '{channel.bridge}' does not tell its flows: {error_text(reply.data)}"
+                )
+            if reply.kind != Kind.MULTIPART_REPLY or len(reply.data) < _MULTIPART_BODY:
+                raise MalformedReplyError(f"message type {reply.kind} in answer to a flow request")
+            yield reply.data[_MULTIPART_BODY:]
+
+    @contextlib.contextmanager
+    def _readable(self, bridge: str) -> Iterator[None]:
+        """Of a switch whose answers cannot be read there is nothing to know: Unreachable."""
+        try:
+            yield
+        except MalformedReplyError as error:
+            raise Unreachable(f"bridge '{bridge}' sent flows that cannot be read: {error}") from error

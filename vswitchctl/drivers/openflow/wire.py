@@ -34,6 +34,7 @@ class Multipart(IntEnum):
     """ofp_multipart_type, section 7.3.5."""
 
     FLOW = 1
+    TABLE = 3
     METER_CONFIG = 10
     METER_FEATURES = 11
     FLOW_MONITOR = 16
@@ -53,6 +54,9 @@ class Bundle(IntEnum):
 
 NICIRA, _CT_FLUSH_ZONE = 0x00002320, 29
 """NX_VENDOR_ID, and the number of the message among Open vSwitch's own."""
+
+WHOLE_COOKIE = 0xFFFFFFFFFFFFFFFF
+"""The mask of a cookie that is to be exactly as given."""
 
 ATOMIC_ORDERED = 3
 """OFPBF_ATOMIC | OFPBF_ORDERED."""
@@ -83,14 +87,18 @@ def _match_all() -> bytes:
     return pack(">HH4x", 1, 4)
 
 
-def flow_request(xid: int, table: int = 0xFF, cookie: int | None = None) -> bytes:
+def flow_request(xid: int, table: int = 0xFF, cookie: int = 0, mask: int = 0) -> bytes:
     """Every flow of a table, or of every table (OFPTT_ALL) where none is given.
 
-    cookie: those of it alone, which the switch finds without a look at others.
+    mask: which bits of the cookie are to be as given; the switch finds a whole one without a look at others.
     """
-    mask = 0 if cookie is None else 0xFFFFFFFFFFFFFFFF
     head = pack(">HH4xB3xII4x", Multipart.FLOW, 0, table, 0xFFFFFFFF, 0xFFFFFFFF)
-    return message(Kind.MULTIPART_REQUEST, xid, head + pack(">QQ", cookie or 0, mask) + _match_all())
+    return message(Kind.MULTIPART_REQUEST, xid, head + pack(">QQ", cookie, mask) + _match_all())
+
+
+def table_request(xid: int) -> bytes:
+    """How many flows each table has."""
+    return message(Kind.MULTIPART_REQUEST, xid, pack(">HH4x", Multipart.TABLE, 0))
 
 
 class MeterCommand(IntEnum):
