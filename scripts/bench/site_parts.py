@@ -73,7 +73,7 @@ class Switch:
 
 
 SECONDS = 600.0
-"""For one call of the intent database: storing ten thousand endpoints takes it longer than the daemon waits."""
+"""For one call of the intent database: storing ten thousand endpoints takes longer than the daemon waits."""
 
 
 @dataclass
