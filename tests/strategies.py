@@ -134,7 +134,7 @@ def _uplinks(draft: _Draft, bridges: list[str], count: int) -> None:
 
 
 def _endpoints(draft: _Draft, count: int) -> None:
-    """Several namespaces; one may have several interfaces, in networks of its tenant."""
+    """Several namespaces and virtual machines; one may have several interfaces, in networks of its tenant."""
     namespaces: dict[str, list[str]] = {}
     for number in range(count):
         network = draft.draw(st.sampled_from(draft.networks))
@@ -143,11 +143,18 @@ def _endpoints(draft: _Draft, count: int) -> None:
         if not own or draft.draw(st.integers(0, 3)):
             own.append(f"{tenant}{number}")
             draft.data["nodes"][own[-1]] = {"kind": "namespace", "tenant": tenant, "interfaces": {}}
+            if draft.draw(st.integers(0, 3)) == 0:
+                draft.data["nodes"][own[-1]] |= {"kind": "vm", "domain": f"d {number} é"}
         node = draft.draw(st.sampled_from(own))
+        guest = draft.data["nodes"][node]["kind"] == "vm"
         interfaces = draft.data["nodes"][node]["interfaces"]
-        name = f"eth{len(interfaces)}"
+        name = f"52:54:00:12:35:{number:02x}" if guest else f"eth{len(interfaces)}"
         interfaces[name] = _interface(draft, network, number)
-        draft.link(f"{node}:{name}", draft.draw(st.sampled_from(draft.homes[network])))
+        homes = draft.homes[network]
+        if guest:
+            interfaces[name] = {k: v for k, v in interfaces[name].items() if k not in ("mac", "mtu")}
+            homes = [home for home in homes if draft.data["nodes"][home]["kind"] == "bridge"]
+        draft.link(f"{node}:{name}", draft.draw(st.sampled_from(homes)))
 
 
 def _interface(draft: _Draft, network: str, number: int) -> dict[str, Any]:

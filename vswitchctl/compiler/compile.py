@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from vswitchctl.compiler.switching import compile_switches, unnumbered
 from vswitchctl.compiler.wiring import compile_wiring
@@ -33,6 +34,7 @@ def compile_topology(stored: Stored, facts: Facts, apps: Sequence[App]) -> Desir
             wiring.ovs.ports[key].owner: waiting.format(key.name, key.bridge)
             for key in unnumbered(wiring, facts)
         },
+        remarks=dict(wiring.remarks),
     )
 
 
@@ -55,7 +57,7 @@ def provisional(desired: DesiredState, facts: Facts) -> Facts:
     """Facts as they will be once ports exist: unnumbered ports get made-up numbers. For plans only."""
     missing = (key for key in desired.ovs.ports if key not in facts.ofports)
     made_up: dict[PortKey, int] = {key: 0xE000 + index for index, key in enumerate(missing)}
-    return Facts({**facts.ofports, **made_up}, facts.system_datapath)
+    return replace(facts, ofports={**facts.ofports, **made_up})
 
 
 class Compiler:
@@ -73,9 +75,13 @@ class Compiler:
 
     def _one(self, stored: Stored, facts: Facts) -> DesiredState:
         name = stored.topology.name
-        bridges = {node for node, spec in stored.topology.nodes.items() if spec.kind == "bridge"}
+        nodes = stored.topology.nodes
+        bridges = {node for node, spec in nodes.items() if spec.kind == "bridge"}
+        domains = frozenset(node.domain for node in nodes.values() if node.kind == "vm")
         own = Facts(
-            {key: n for key, n in facts.ofports.items() if key.bridge in bridges}, facts.system_datapath
+            {key: n for key, n in facts.ofports.items() if key.bridge in bridges},
+            facts.system_datapath,
+            facts.vms.of(domains),
         )
         kept = self._kept.get(name)
         if kept is not None and kept[0] == stored and kept[1] == own:
@@ -92,9 +98,11 @@ def merge(parts: Sequence[DesiredState]) -> DesiredState:
         whole.netlink.namespaces.update(part.netlink.namespaces)
         whole.netlink.linux_bridges.update(part.netlink.linux_bridges)
         whole.netlink.veths.update(part.netlink.veths)
+        whole.netlink.taps.update(part.netlink.taps)
         whole.ovs.bridges.update(part.ovs.bridges)
         whole.ovs.ports.update(part.ovs.ports)
         whole.flows.update(part.flows)
         whole.cookies.update(part.cookies)
         whole.pending.update(part.pending)
+        whole.remarks.update(part.remarks)
     return whole

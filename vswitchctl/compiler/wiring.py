@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from vswitchctl.model.domains import VifKey
 from vswitchctl.model.state import (
     ROOT,
     Facts,
@@ -16,9 +17,12 @@ from vswitchctl.model.state import (
     OvsState,
     Owner,
     PortKey,
+    Remark,
     RouteSpec,
+    TapSpec,
     VethEnd,
     VethSpec,
+    VifMarks,
 )
 from vswitchctl.model.topology import (
     Bridge,
@@ -27,6 +31,7 @@ from vswitchctl.model.topology import (
     Namespace,
     Topology,
     Uplink,
+    Vm,
     device_name,
     link_name,
     split_end,
@@ -38,11 +43,15 @@ VLAN_HEADER = 4
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """netlink and ovs: the resources. ports: (bridge, the end or switch a port leads to) -> port key."""
+    """netlink and ovs: the resources. ports: (bridge, the end or switch a port leads to) -> port key.
+
+    remarks: of virtual machines whose NICs have no port now, or bypass the switch.
+    """
 
     netlink: NetlinkState
     ovs: OvsState
     ports: Mapping[tuple[str, str], PortKey]
+    remarks: Mapping[Owner, Remark]
 
 
 def datapath_type(bridge: Bridge, facts: Facts) -> str:
@@ -53,10 +62,12 @@ def datapath_type(bridge: Bridge, facts: Facts) -> str:
 
 
 def link_kind(topology: Topology, link: Link, facts: Facts) -> str:
-    """'veth', 'patch' or 'uplink': what joins the two ends. 'auto' is a patch where both are alike."""
+    """'veth', 'patch', 'uplink' or 'tap': what joins the two ends. 'auto' is a patch where both are alike."""
     a, b = (topology.nodes[split_end(end)[0]] for end in link.ends)
     if isinstance(a, Uplink) or isinstance(b, Uplink):
         return "uplink"
+    if isinstance(a, Vm) or isinstance(b, Vm):
+        return "tap"
     if link.kind != "auto":
         return link.kind
     alike = (
@@ -72,7 +83,7 @@ def compile_wiring(topology: Topology, facts: Facts) -> Wiring:
         build.node(name, node)
     for link in topology.links:
         build.link(link)
-    return Wiring(build.netlink, build.ovs, build.ports)
+    return Wiring(build.netlink, build.ovs, build.ports, build.remarks)
 
 
 class _Wiring:
@@ -84,6 +95,7 @@ class _Wiring:
         self.netlink = NetlinkState()
         self.ovs = OvsState()
         self.ports: dict[tuple[str, str], PortKey] = {}
+        self.remarks: dict[Owner, Remark] = {}
         # A userspace datapath takes a partial checksum for a wrong one, wherever the frame entered.
         self.tx_checksum = all(
             datapath_type(node, facts) == "system"
@@ -92,7 +104,7 @@ class _Wiring:
         )
         self.trunk_mtu = VLAN_HEADER + max((net.mtu for net in topology.networks.values()), default=1500)
 
-    def node(self, name: str, node: Bridge | LinuxBridge | Namespace | Uplink) -> None:
+    def node(self, name: str, node: Bridge | LinuxBridge | Namespace | Vm | Uplink) -> None:
         owner = Owner(self.topology.name, f"nodes/{name}")
         if isinstance(node, Bridge):
             self.ovs.bridges[name] = OvsBridgeSpec(owner, datapath_type(node, self.facts))
@@ -109,6 +121,8 @@ class _Wiring:
         kind = link_kind(self.topology, link, self.facts)
         if kind == "uplink":
             self._uplink(link, owner)
+        elif kind == "tap":
+            self._tap(link, owner)
         elif kind == "patch":
             self._patch(link, owner)
         else:
@@ -124,6 +138,22 @@ class _Wiring:
             node = self.topology.nodes.get(end)
             if isinstance(node, Uplink):
                 self._port(other, end, node.interface, OvsPortSpec(owner))
+
+    def _tap(self, link: Link, owner: Owner) -> None:
+        """libvirt makes the TAP; it is released from where libvirt put it, and becomes our port."""
+        for end, other in (link.ends, link.ends[::-1]):
+            name, mac = split_end(end)
+            node = self.topology.nodes[name]
+            if not isinstance(node, Vm):
+                continue
+            vif = self.facts.vms.vif(VifKey(node.domain, mac))
+            if vif.status != "in-sync":
+                remark = Remark(vif.status, vif.reason)
+                self.remarks[owner] = self.remarks[Owner(self.topology.name, f"interfaces/{end}")] = remark
+            if vif.device:
+                self.netlink.taps[vif.device] = TapSpec(owner, vif.linux_bridge)
+                marks = VifMarks(vif.interface_id, mac, vif.vm, node.domain, vif.ovs_bridge)
+                self._port(other, end, vif.device, OvsPortSpec(owner, vif=marks))
 
     def _patch(self, link: Link, owner: Owner) -> None:
         name = {end: self._device(end, other) for end, other in (link.ends, link.ends[::-1])}

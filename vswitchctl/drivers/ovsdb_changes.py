@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from vswitchctl.drivers.ovsdb_rows import OPENFLOW, Snapshot, bridge_config, mark
+from vswitchctl.drivers.ovsdb_vifs import adopt, give_back, set_vif
 from vswitchctl.errors import Conflict, VswitchctlError
 from vswitchctl.model.plan import Action, Change, Failure, Kind
 from vswitchctl.model.state import OWNER_KEY, OvsBridgeSpec, OvsPortSpec, Owner, PortKey
@@ -67,6 +68,10 @@ class ChangeWriter:
             return
         row, bridge = found
         _require_ours(row, f"port '{key.name}'", {owner})
+        former = give_back(row, bridge, self._bridges)
+        if former is not None:
+            self._ports[key.name] = (row, former)
+            return
         self._interfaces.difference_update(interface.name for interface in row.interfaces)
         bridge.delvalue("ports", row)
         row.delete()
@@ -130,7 +135,12 @@ class ChangeWriter:
             self._insert_port(key, spec)
             return
         row, bridge = found
-        _require_ours(row, f"port '{key.name}'", owners)
+        if spec.vif is not None and mark(row) is None and key.bridge in self._bridges:
+            adopt(row, spec, bridge, self._bridges[key.bridge])
+            bridge = self._bridges[key.bridge]
+            self._ports[key.name] = (row, bridge)
+        else:
+            _require_ours(row, f"port '{key.name}'", owners)
         if bridge is not self._bridges.get(key.bridge):
             raise Conflict(
                 f"port '{key.name}' is on another bridge", "it is moved once its removal there succeeds"
@@ -197,4 +207,4 @@ def _not_ours(what: str) -> Conflict:
 def _set_interface(row: Any, spec: OvsPortSpec) -> None:
     row.type = spec.type
     row.options = {"peer": spec.peer} if spec.peer is not None else {}
-    row.external_ids = {**row.external_ids, OWNER_KEY: spec.owner.text}
+    row.external_ids = set_vif(row.external_ids, spec)

@@ -17,11 +17,37 @@ from vswitchctl.model.state import (
     OvsState,
     Owner,
     PortKey,
+    VifMarks,
     parse_owner,
 )
 
 OPENFLOW: Final = "OpenFlow14"
 """The version our session speaks; a bridge whose `protocols` leave it out is cut off from us."""
+
+
+DOMAIN_KEY, FORMER_KEY = "vswitchctl-domain", "vswitchctl-former"
+"""external_ids of a virtual machine's Interface beside those of ovs-vswitchd.conf.db(5)."""
+
+
+def vif_ids(marks: VifMarks) -> dict[str, str]:
+    """external_ids of a virtual machine's Interface."""
+    former = {FORMER_KEY: marks.former} if marks.former else {}
+    return {
+        "attached-mac": marks.attached_mac,
+        "iface-id": marks.iface_id,
+        "iface-status": "active",
+        "vm-id": marks.vm_id,
+        DOMAIN_KEY: marks.domain,
+        **former,
+    }
+
+
+def parse_vif(ids: Mapping[str, str]) -> VifMarks | None:
+    """What external_ids of an Interface of ours say of a virtual machine; None where it is not one's."""
+    if DOMAIN_KEY not in ids:
+        return None
+    iface_id, mac, vm_id = (ids.get(key, "") for key in ("iface-id", "attached-mac", "vm-id"))
+    return VifMarks(iface_id, mac, vm_id, ids[DOMAIN_KEY], ids.get(FORMER_KEY, ""))
 
 
 def datapath_id(owner: Owner, bridge: str) -> str:
@@ -146,7 +172,7 @@ def _parse_port(row: Any, interfaces: list[Any]) -> PortRow:
     if owner is not None:
         options = first.options
         drift = ", ".join(_port_drift(row, interfaces, owner, options))
-        spec = OvsPortSpec(owner, first.type, options.get("peer"), drift)
+        spec = OvsPortSpec(owner, first.type, options.get("peer"), drift, parse_vif(first.external_ids))
     names = tuple(interface.name for interface in interfaces)
     return PortRow(row.name, spec, ofport if ofport and ofport > 0 else None, error, names)
 
@@ -159,6 +185,7 @@ class _Draft:
     ofports: dict[PortKey, int] = field(default_factory=dict)
     errors: dict[PortKey, str] = field(default_factory=dict)
     names: dict[str, Owner | None] = field(default_factory=dict)
+    foreign_ports: dict[str, str] = field(default_factory=dict)
     foreign: list[Foreign] = field(default_factory=list)
     bridges: dict[str, Any] = field(default_factory=dict)
     ports: dict[str, tuple[Any, Any]] = field(default_factory=dict)
@@ -183,8 +210,10 @@ class _Draft:
         key = PortKey(bridge.name, port.name)
         if port.spec is not None:
             self.state.ports[key] = port.spec
-        elif bridge.spec is not None:
-            self.foreign.append(Foreign("port", port.name, f"on bridge {bridge.name}"))
+        else:
+            self.foreign_ports[port.name] = bridge.name
+            if bridge.spec is not None:
+                self.foreign.append(Foreign("port", port.name, f"on bridge {bridge.name}"))
         if bridge.spec is not None:
             if port.ofport is not None:
                 self.ofports[key] = port.ofport
@@ -250,4 +279,5 @@ def _observed(draft: _Draft, datapath_types: frozenset[str]) -> ObservedOvs:
         names=draft.names,
         datapath_types=datapath_types,
         foreign=tuple(sorted(draft.foreign, key=lambda foreign: (foreign.kind, foreign.name))),
+        foreign_ports=draft.foreign_ports,
     )

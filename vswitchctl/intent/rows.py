@@ -21,6 +21,7 @@ from vswitchctl.intent.tables import (
     NAMESPACE,
     NETWORK,
     TOPOLOGY,
+    VM,
     Held,
     Table,
     Value,
@@ -32,7 +33,7 @@ Key = tuple[str, int]
 """A part among those of one column: its identity, and its number among those with the same identity."""
 
 NETWORKS = next(held.column for held in TOPOLOGY.holds if held.table is NETWORK)
-NAMESPACES = next(held.column for held in TOPOLOGY.holds if held.table is NAMESPACE)
+ENDPOINT_NODES = tuple(held.column for held in TOPOLOGY.holds if held.table in (NAMESPACE, VM))
 INTERFACES = next(held.column for held in NAMESPACE.holds if held.table is INTERFACE)
 
 POSITION_STRIDE = 1 << 20
@@ -104,9 +105,10 @@ def to_part(
 
 def interfaces_of(root: Part) -> Iterator[tuple[str, Part]]:
     """('node:interface', its row) of every interface."""
-    for node in root.parts[NAMESPACES].values():
-        for part in node.parts[INTERFACES].values():
-            yield f"{node.columns['name']}:{part.columns['name']}", part
+    for column in ENDPOINT_NODES:
+        for node in root.parts[column].values():
+            for part in node.parts[INTERFACES].values():
+                yield f"{node.columns['name']}:{part.columns['name']}", part
 
 
 def zones_of(root: Part) -> dict[str, int]:

@@ -28,6 +28,7 @@ from vswitchctl.model.topology import (
     Tenant,
     Topology,
     Uplink,
+    Vm,
     link_name,
 )
 
@@ -143,6 +144,7 @@ INTERFACE = Table(
         "dhcp_server": PLAIN,
         "router": PLAIN,
         "acls": LIST,
+        "bypass": PLAIN,
         **_ABOUT,
     },
     stored=("name", "position", "source", "zone"),
@@ -160,6 +162,14 @@ NAMESPACE = Table(
         Held("interfaces", "named", INTERFACE, "interfaces"),
         Held("routes", "ordered", ROUTE, "routes"),
     ),
+)
+VM = Table(
+    "VM",
+    Vm,
+    {"tenant": PLAIN, "domain": PLAIN, **_ABOUT},
+    entity="nodes/{name}",
+    constant={"kind": "vm"},
+    holds=(Held("interfaces", "named", INTERFACE, "interfaces"),),
 )
 UPLINK = Table(
     "Uplink",
@@ -228,6 +238,7 @@ TOPOLOGY = Table(
         Held("nodes", "named", BRIDGE, "bridges"),
         Held("nodes", "named", LINUX_BRIDGE, "linux_bridges"),
         Held("nodes", "named", NAMESPACE, "namespaces"),
+        Held("nodes", "named", VM, "vms"),
         Held("nodes", "named", UPLINK, "uplinks"),
         Held("links", "ordered", LINK, "links"),
         Held("qos", "named", QOS, "qos"),

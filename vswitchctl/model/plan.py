@@ -21,6 +21,7 @@ class Kind(StrEnum):
     NAMESPACE = "namespace"
     LINUX_BRIDGE = "linux-bridge"
     VETH = "veth"
+    TAP = "tap"
     BRIDGE = "bridge"
     PORT = "port"
     FLOW = "flow"

@@ -50,6 +50,19 @@ def _mac(value: str) -> str:
     return text
 
 
+def _nic_mac(value: str) -> str:
+    mac = _mac(value)
+    if mac != value:
+        raise ValueError(f'a NIC is named by its MAC address in lower case; write "{mac}"')
+    return mac
+
+
+def _domain_name(value: str) -> str:
+    if not value.isprintable() or "/" in value or value != value.strip():
+        raise ValueError("not the name of a domain; write it as 'virsh list --all' shows it")
+    return value
+
+
 def _network(value: str) -> str:
     try:
         return str(ipaddress.ip_network(value))
@@ -118,6 +131,8 @@ def _rate(value: Any) -> str:
 
 
 Mac = Annotated[str, AfterValidator(_mac)]
+NicMac = Annotated[str, AfterValidator(_nic_mac)]
+DomainName = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_domain_name)]
 Subnet = Annotated[str, AfterValidator(_network)]
 InterfaceAddress = Annotated[str, AfterValidator(_interface_address)]
 Address = Annotated[str, AfterValidator(_address)]
@@ -171,6 +186,9 @@ class Interface(Entity):
     dhcp_server: StrictBool = Field(False, description="it may send what only DHCP servers and relays send")
     router: StrictBool = Field(False, description="it may send router advertisements and redirects")
     acls: Annotated[tuple[Name, ...], BeforeValidator(_one_or_many)] = ()
+    bypass: StrictBool = Field(
+        False, description="of a virtual machine: it may bypass the switch, so nothing here is enforced"
+    )
 
 
 class Route(Entity):
@@ -203,6 +221,19 @@ class Namespace(Entity):
     routes: tuple[Route, ...] = ()
 
 
+class Vm(Entity):
+    """A virtual machine of libvirt's, known by its domain's name; its NICs by their MAC addresses."""
+
+    kind: Literal["vm"]
+    tenant: Name
+    domain: DomainName
+    interfaces: dict[NicMac, Interface] = Field(default_factory=dict)
+
+
+EndpointNode = Namespace | Vm
+"""Nodes whose interfaces are endpoints."""
+
+
 class Uplink(Entity):
     """A device of the host that leads out of the topology: untagged in one network, or tagged in several."""
 
@@ -212,7 +243,7 @@ class Uplink(Entity):
     trunk: dict[Name, Vlan] = Field(default_factory=dict)
 
 
-Node = Annotated[Bridge | LinuxBridge | Namespace | Uplink, Field(discriminator="kind")]
+Node = Annotated[Bridge | LinuxBridge | Namespace | Vm | Uplink, Field(discriminator="kind")]
 
 
 class Link(Entity):
@@ -263,19 +294,22 @@ class Topology(Entity):
         """The interface that 'node:interface' names, or None where there is none."""
         node_name, _, interface_name = end.partition(":")
         node = self.nodes.get(node_name)
-        return node.interfaces.get(interface_name) if isinstance(node, Namespace) else None
+        return node.interfaces.get(interface_name) if isinstance(node, EndpointNode) else None
 
     def endpoints(self) -> dict[str, Interface]:
         """Every 'node:interface' of the document, in its order."""
         return {
             f"{name}:{interface_name}": interface
             for name, node in self.nodes.items()
-            if isinstance(node, Namespace)
+            if isinstance(node, EndpointNode)
             for interface_name, interface in node.interfaces.items()
         }
 
     def endpoint_mac(self, end: str) -> str:
-        """The declared MAC of 'node:interface', else the derived one."""
+        """The declared MAC of 'node:interface', else the derived one; of a virtual machine its name."""
+        node_name, _, interface_name = end.partition(":")
+        if isinstance(self.nodes.get(node_name), Vm):
+            return interface_name
         interface = self.interface(end)
         declared = interface.mac if interface is not None else None
         return declared or derived_mac(self.name, end)

@@ -13,12 +13,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from vswitchctl.compiler.compile import Compiler
+from vswitchctl.compiler.vifs import vm_facts
 from vswitchctl.errors import VswitchctlError
+from vswitchctl.model.domains import VmFacts
 from vswitchctl.model.intent import Intent
 from vswitchctl.model.plan import Change
-from vswitchctl.model.state import DesiredState, Facts, ObservedOvs, Owner
+from vswitchctl.model.state import DesiredState, Facts, ObservedNetlink, ObservedOvs, Owner
 from vswitchctl.reconcile.backoff import BackOff
-from vswitchctl.reconcile.protocol import IntentStore, Netlink, ObservedFlows, OpenFlow, Ovs
+from vswitchctl.reconcile.protocol import Domains, IntentStore, Netlink, ObservedFlows, OpenFlow, Ovs
 from vswitchctl.reconcile.work import Outcome, Work
 from vswitchctl.reconcile.zones import Zones
 
@@ -63,11 +65,13 @@ class Loop:
         openflow: OpenFlow,
         compiler: Compiler,
         system_datapath: Callable[[], bool],
+        domains: Domains | None = None,
     ) -> None:
         self.store = store
         self.netlink = netlink
         self.ovs = ovs
         self.openflow = openflow
+        self.domains = domains
         self.zones = Zones()
         self.lock = threading.RLock()
         self._compiler = compiler
@@ -120,9 +124,13 @@ class Loop:
         with self.lock:
             return self._read_flows(bridge)
 
-    def facts(self, ovs: ObservedOvs) -> Facts:
-        system = "system" in ovs.datapath_types and self._system_datapath()
-        return Facts(ovs.ofports, system)
+    def facts(self, ovs: ObservedOvs, netlink: ObservedNetlink) -> Facts:
+        vms = VmFacts() if self.domains is None else vm_facts(self.domains.read(), netlink, ovs)
+        return Facts(ovs.ofports, self.system_datapath(ovs), vms)
+
+    def system_datapath(self, ovs: ObservedOvs) -> bool:
+        """Whether bridges declared 'auto' are the kernel's."""
+        return "system" in ovs.datapath_types and self._system_datapath()
 
     # -- the loop ----------------------------------------------------------------------------------------
 
@@ -188,8 +196,8 @@ class Loop:
 
     # -- for the work of a pass --------------------------------------------------------------------------
 
-    def compile(self, intent: Intent, ovs: ObservedOvs) -> DesiredState:
-        return self._compiler.compile(intent, self.facts(ovs))
+    def compile(self, intent: Intent, ovs: ObservedOvs, netlink: ObservedNetlink) -> DesiredState:
+        return self._compiler.compile(intent, self.facts(ovs, netlink))
 
     def _read_flows(self, bridge: str) -> ObservedFlows:
         with self._wake:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
+from vswitchctl.model.domains import ObservedDomains
 from vswitchctl.model.flow import FlowKey, FlowTable
 from vswitchctl.model.intent import Intent
 from vswitchctl.model.plan import Change, Failure
@@ -74,6 +75,12 @@ class OpenFlow(Protocol):
     ) -> Sequence[FlowFailure]: ...
 
     def flush_zones(self, bridge: str, zones: Collection[int]) -> None: ...
+
+
+class Domains(Protocol):
+    """Virtual machines, as libvirt tells of them. `read` neither blocks nor raises."""
+
+    def read(self) -> ObservedDomains: ...
 
 
 class IntentStore(Protocol):

@@ -36,7 +36,7 @@ from vswitchctl.reconcile.delta import diff
 from vswitchctl.reconcile.loop import Loop
 from vswitchctl.reconcile.plan import plan_wiring
 from vswitchctl.service.acls import acl_views
-from vswitchctl.service.refuse import find, refuse_conflicts, refuse_invalid, warnings_of
+from vswitchctl.service.refuse import find, refuse_bypassed, refuse_conflicts, refuse_invalid, warnings_of
 from vswitchctl.service.show import (
     Statuses,
     change_view,
@@ -96,12 +96,13 @@ class HostService:
         )
         netlink, ovs = self._loop.netlink.read(), self._loop.ovs.read()
         refuse_conflicts(topology, intent, netlink, ovs)
-        facts = self._loop.facts(ovs)
+        facts = self._loop.facts(ovs, netlink)
+        refuse_bypassed(topology, facts.vms)
         desired = compile_topology(candidate, facts, self._apps)
         if desired.pending:
             desired = compile_topology(candidate, provisional(desired, facts), self._apps)
         return self._view(
-            candidate, desired, netlink, ovs, flows=flows, warnings=warnings_of(topology, netlink)
+            candidate, desired, netlink, ovs, flows=flows, warnings=warnings_of(topology, netlink, facts)
         )
 
     def plan_destroy(self, name: str) -> PlanView:
@@ -152,7 +153,9 @@ class HostService:
         refuse_invalid(topology)
         with self._loop.lock:
             netlink, ovs = self._loop.netlink.read(), self._loop.ovs.read()
+            vms = self._loop.facts(ovs, netlink).vms
         refuse_conflicts(topology, self._store.read(), netlink, ovs)
+        refuse_bypassed(topology, vms)
         since = self._operations.moment()
         stored = self._store.write(topology, document.sources, expected_generation=expected_generation)
         return self._operations.begin("apply", topology.name, stored.generation, since)
@@ -201,7 +204,7 @@ class HostService:
         try:
             with self._loop.lock:
                 ovs = self._loop.ovs.read()
-            datapath = "system" if self._loop.facts(ovs).system_datapath else "netdev"
+            datapath = "system" if self._loop.system_datapath(ovs) else "netdev"
             version = self._loop.ovs.version
         except RetryableError as error:
             status, reason = Status.STALE, str(error)

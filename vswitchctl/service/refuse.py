@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from vswitchctl.compiler.wiring import datapath_type
 from vswitchctl.errors import Conflict, InvalidTopology, NotFound
+from vswitchctl.model.domains import VifKey, VmFacts
 from vswitchctl.model.intent import Intent, Stored, claims
-from vswitchctl.model.state import ObservedNetlink, ObservedOvs, Owner
-from vswitchctl.model.topology import Topology, Uplink
+from vswitchctl.model.state import Facts, ObservedNetlink, ObservedOvs, Owner
+from vswitchctl.model.topology import Bridge, Topology, Uplink, Vm, split_end
 from vswitchctl.topology.validate import validate
 
 FEW = 4
@@ -33,6 +35,8 @@ def refuse_conflicts(topology: Topology, intent: Intent, netlink: ObservedNetlin
         kind, _, name = claim.partition(":")
         if claim in taken:
             theirs[taken[claim]].append(name)
+        elif kind == "vif":
+            continue  # libvirt's, and ours to plug
         elif isinstance(topology.nodes[entity.removeprefix("nodes/")], Uplink):
             if name in ovs.names and ovs.names[name] is None:
                 problems.append(f"{entity}: device '{name}' is already a port of somebody else's bridge")
@@ -46,6 +50,23 @@ def refuse_conflicts(topology: Topology, intent: Intent, netlink: ObservedNetlin
         raise Conflict(_few(problems, "; "), "rename the nodes, or remove what has their names")
 
 
+def refuse_bypassed(topology: Topology, vms: VmFacts) -> None:
+    """Raise Conflict where policy is declared for a NIC whose frames never pass the switch."""
+    problems = []
+    for name, node in topology.nodes.items():
+        if not isinstance(node, Vm):
+            continue
+        for mac, interface in node.interfaces.items():
+            vif = vms.vif(VifKey(node.domain, mac))
+            if vif.status == "bypasses" and interface.acls and not interface.bypass:
+                problems.append(f"interfaces/{name}:{mac}: its ACLs cannot be enforced, for {vif.reason}")
+    if problems:
+        raise Conflict(
+            _few(problems, "; "),
+            "give the domain a NIC of type ethernet, bridge or network, or say 'bypass: true'",
+        )
+
+
 def _few(texts: Sequence[str], separator: str = ", ") -> str:
     """The first of them, and how many more there are: an error is one line."""
     more = f"{separator}and {len(texts) - FEW} more" if len(texts) > FEW else ""
@@ -57,12 +78,29 @@ def _is_foreign(name: str, names: Mapping[str, Owner | None], ovs: ObservedOvs) 
     return name in names and names[name] is None and name not in ovs.owned.bridges
 
 
-def warnings_of(topology: Topology, netlink: ObservedNetlink) -> tuple[str, ...]:
+def warnings_of(topology: Topology, netlink: ObservedNetlink, facts: Facts) -> tuple[str, ...]:
     found = [str(finding) for finding in validate(topology) if finding.severity == "warning"]
     for name, node in topology.nodes.items():
         if isinstance(node, Uplink) and node.interface not in netlink.devices:
             found.append(f"nodes/{name}: there is no device '{node.interface}' yet; its port waits for it")
-    return tuple(found)
+    return (*found, *_checksums(topology, facts))
+
+
+def _checksums(topology: Topology, facts: Facts) -> Iterator[str]:
+    """The userspace datapath takes a partial checksum as it is, and only the guest can turn that off."""
+    for link in topology.links:
+        for end, other in (link.ends, link.ends[::-1]):
+            name, mac = split_end(end)
+            vm, bridge = topology.nodes[name], topology.nodes.get(other)
+            if not isinstance(vm, Vm) or not isinstance(bridge, Bridge):
+                continue
+            left = facts.vms.vif(VifKey(vm.domain, mac)).host_checksum
+            if left and datapath_type(bridge, facts) == "netdev":
+                yield (
+                    f"interfaces/{end}: its guest may leave TCP and UDP checksums to the host, and bridge "
+                    f"'{other}' is on the userspace datapath, which sends them out wrong; add <driver><host "
+                    "csum='off' gso='off' tso4='off' tso6='off' ecn='off' ufo='off'/></driver> to its XML"
+                )
 
 
 def find(intent: Intent, name: str) -> Stored:

@@ -71,6 +71,11 @@ class TopologyBuilder:
     def namespace(self, name: str, *, tenant: str, description: str = "") -> Self:
         return self._named("nodes", name, {"kind": "namespace", "tenant": tenant, "description": description})
 
+    def vm(self, name: str, *, tenant: str, domain: str, description: str = "") -> Self:
+        """A virtual machine; its interfaces are named by their MAC addresses."""
+        keys = {"kind": "vm", "tenant": tenant, "domain": domain, "description": description}
+        return self._named("nodes", name, keys)
+
     def uplink(
         self,
         name: str,
@@ -98,9 +103,13 @@ class TopologyBuilder:
         dhcp_server: bool | None = None,
         router: bool | None = None,
         acls: str | Iterable[str] = (),
+        bypass: bool | None = None,
         description: str = "",
     ) -> Self:
-        """An interface of a namespace named before. allowed: pairs, each of 'mac', 'ip' or both."""
+        """An interface of a namespace or virtual machine named before.
+
+        allowed: pairs, each of 'mac', 'ip' or both.
+        """
         keys = {
             "network": network,
             "ip": _listed(ip),
@@ -111,9 +120,10 @@ class TopologyBuilder:
             "dhcp_server": dhcp_server,
             "router": router,
             "acls": _listed(acls),
+            "bypass": bypass,
             "description": description,
         }
-        namespace = self._namespace(node, f"interface '{name}'")
+        namespace = self._namespace(node, f"interface '{name}'", ("namespace", "vm"))
         if namespace is not None:
             interfaces = self._child(namespace, "interfaces", MarkedDict)
             self._add(interfaces, name, keys, ("nodes", node, "interfaces", name))
@@ -207,12 +217,12 @@ class TopologyBuilder:
             parent.put(key, kind(place), place)
         return parent[key]
 
-    def _namespace(self, node: str, what: str) -> MarkedDict | None:
+    def _namespace(self, node: str, what: str, kinds: tuple[str, ...] = ("namespace",)) -> MarkedDict | None:
         nodes: MarkedDict = self._child(self._data, "nodes", MarkedDict)
         found = nodes.get(node)
-        if isinstance(found, MarkedDict) and found.get("kind") == "namespace":
+        if isinstance(found, MarkedDict) and found.get("kind") in kinds:
             return found
-        namespaces = [name for name, other in nodes.items() if other.get("kind") == "namespace"]
+        namespaces = [name for name, other in nodes.items() if other.get("kind") in kinds]
         remedy = one_of(node, namespaces, "the namespaces are") or "declare it first, by namespace()"
         self._error(
             _caller(), ("nodes", node), f"{what} belongs to {shown(node)}, which is no namespace", remedy

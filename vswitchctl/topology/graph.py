@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import networkx as nx
 
-from vswitchctl.model.topology import Bridge, LinuxBridge, Namespace, Topology, Uplink, split_end
+from vswitchctl.model.topology import Bridge, EndpointNode, LinuxBridge, Topology, Uplink, split_end
 
 Hop = tuple[str, str]
 """A link between two switches: their names in order."""
@@ -57,7 +57,7 @@ def attachments(topology: Topology, network: str) -> dict[str, str]:
 
 
 def _takes_part(topology: Topology, node: object, end: str, network: str) -> bool:
-    if isinstance(node, Namespace):
+    if isinstance(node, EndpointNode):
         interface = topology.interface(end)
         return interface is not None and interface.network == network
     return isinstance(node, Uplink) and (node.network == network or network in node.trunk)

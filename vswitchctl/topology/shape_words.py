@@ -29,6 +29,7 @@ from vswitchctl.model.topology import (
     Tenant,
     Topology,
     Uplink,
+    Vm,
 )
 from vswitchctl.topology.nearest import one_of
 from vswitchctl.topology.source import Path, shown
@@ -50,6 +51,7 @@ NODES: Final[Mapping[str, type[BaseModel]]] = {
     "bridge": Bridge,
     "linux-bridge": LinuxBridge,
     "namespace": Namespace,
+    "vm": Vm,
     "uplink": Uplink,
 }
 
@@ -113,6 +115,7 @@ def _extra(details: ErrorDetails) -> Words:
 
 _EXAMPLES: Final = {
     "tenant": "tenant: red",
+    "domain": "domain: db1",
     "network": "network: red-web",
     "interface": "interface: eth1",
     "ends": 'ends: ["web1:eth0", br-a]',

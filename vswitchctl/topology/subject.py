@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from vswitchctl.model.topology import (
+    EndpointNode,
     Interface,
     Link,
     LinuxBridge,
@@ -15,6 +16,7 @@ from vswitchctl.model.topology import (
     Network,
     Node,
     Topology,
+    Vm,
     split_end,
 )
 from vswitchctl.topology.document import Severity
@@ -58,8 +60,13 @@ class Placed(NamedTuple):
 
     end: str
     path: Path
-    node: Namespace
+    node: Namespace | Vm
     interface: Interface
+
+    @property
+    def what(self) -> str:
+        """What its node is, in words."""
+        return "virtual machine" if isinstance(self.node, Vm) else "namespace"
 
 
 @dataclass
@@ -97,7 +104,7 @@ class Subject:
         return tuple(
             Placed(f"{name}:{interface_name}", ("nodes", name, "interfaces", interface_name), node, interface)
             for name, node in self.topology.nodes.items()
-            if isinstance(node, Namespace)
+            if isinstance(node, EndpointNode)
             for interface_name, interface in node.interfaces.items()
         )
 
@@ -125,6 +132,6 @@ class Subject:
         """The node of a well-formed end that exists, else None."""
         name, interface = split_end(end)
         node = self.topology.nodes.get(name)
-        if isinstance(node, Namespace):
+        if isinstance(node, EndpointNode):
             return node if interface in node.interfaces else None
         return node if node is not None and ":" not in end else None

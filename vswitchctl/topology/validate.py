@@ -13,6 +13,7 @@ from vswitchctl.topology import (
     check_policy,
     check_references,
     check_security,
+    check_vms,
 )
 from vswitchctl.topology.document import Finding, in_order
 from vswitchctl.topology.source import Path, Place, path_text
@@ -53,6 +54,8 @@ CHECKS: Final[tuple[Callable[[Subject], Iterator[Issue]], ...]] = (
     check_policy.groups,
     check_policy.rules,
     check_policy.interfaces,
+    check_vms.nics,
+    check_vms.keys,
 )
 
 

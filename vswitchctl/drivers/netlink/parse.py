@@ -43,6 +43,9 @@ from vswitchctl.model.state import ROUTE_PROTOCOL, Owner, RouteSpec, parse_alias
 MADE = ("veth", "bridge")
 """The kinds of links that we make."""
 
+TAP = "tun"
+"""The kind of TUN and TAP devices alike: drivers/net/tun.c."""
+
 
 def attributes(data: bytes, at: int) -> dict[int, bytes]:
     """Attribute number -> payload, from `at` to the end."""
@@ -85,6 +88,13 @@ class Link:
     def owner(self) -> Owner | None:
         """Whose it is by its mark: of what we make, veth pairs and bridges."""
         return parse_alias(self.alias) if self.kind in MADE else None
+
+    @property
+    def tap_mark(self) -> tuple[Owner, str] | None:
+        """Of a TAP that is our port: whose it is, and the Linux bridge it was taken from, '' for none."""
+        alias, _, former = self.alias.partition(" ")
+        owner = parse_alias(alias) if self.kind == TAP else None
+        return None if owner is None else (owner, former)
 
     @property
     def unfinished(self) -> bool:

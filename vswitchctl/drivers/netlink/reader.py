@@ -13,6 +13,7 @@ from vswitchctl.drivers.netlink import kernel
 from vswitchctl.drivers.netlink.channel import Channel
 from vswitchctl.drivers.netlink.message import LO_INDEX
 from vswitchctl.drivers.netlink.parse import (
+    TAP,
     Link,
     head,
     is_foreign_route,
@@ -30,6 +31,7 @@ from vswitchctl.model.state import (
     ObservedNetlink,
     Owner,
     RouteSpec,
+    TapSpec,
     VethEnd,
     VethSpec,
     parse_alias,
@@ -124,9 +126,10 @@ def _link_concerns(contents: Contents, kind: int, body: bytes) -> bool:
     return family == socket.AF_UNSPEC and before is not None
 
 
-def _seen(link: Link) -> tuple[str, str, bool]:
-    """What the state of the host says of a device that is not ours."""
-    return link.name, link.alias, link.promiscuous
+def _seen(link: Link) -> tuple[str, str, bool, int, bool]:
+    """What the state of the host says of a device that is not ours, of a TAP also where it is plugged."""
+    tap = link.kind == TAP
+    return link.name, link.alias, link.promiscuous, link.master if tap else 0, link.up and tap
 
 
 def _address_concerns(contents: Contents, body: bytes) -> bool:
@@ -194,6 +197,11 @@ def assemble(contents: Mapping[str, Contents], names: Mapping[str, Owner | None]
             state.linux_bridges[link.name] = LinuxBridgeSpec(
                 owner, link.mtu, up=link.up, stp=link.stp, multicast_snooping=link.multicast_snooping
             )
+    taps = {link.name: _bridge_of(root, link) for link in root.links.values() if link.kind == TAP}
+    for name, bridge in taps.items():
+        mark = root.links[name].tap_mark
+        if mark is not None:
+            state.taps[name] = TapSpec(*mark, master=bridge, up=root.links[name].up)
     for key, ends in ends_by_owner(contents).items():
         specs = tuple(contents[end.namespace].end(end.namespace, end.link) for end in ends)
         owner = ends[0].link.owner
@@ -210,7 +218,14 @@ def assemble(contents: Mapping[str, Contents], names: Mapping[str, Owner | None]
         devices=devices,
         namespaces={**{name: spec.owner for name, spec in state.namespaces.items()}, **names},
         unopened=frozenset(link.name for link in root.links.values() if not link.promiscuous),
+        taps=taps,
     )
+
+
+def _bridge_of(contents: Contents, link: Link) -> str:
+    """The Linux bridge that a device is a port of; Open vSwitch's kernel datapath is a master, too."""
+    master = contents.by_index.get(link.master)
+    return master.name if master is not None and master.kind == "bridge" else ""
 
 
 def _namespaces(

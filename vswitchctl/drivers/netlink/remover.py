@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from vswitchctl.drivers.netlink import kernel
+from vswitchctl.drivers.netlink import kernel, taps
 from vswitchctl.drivers.netlink.reader import Place, are_peers, ends_by_owner
 from vswitchctl.drivers.netlink.requests import Work, refused
 from vswitchctl.model.plan import Change, Kind
@@ -15,6 +15,9 @@ class Remover(Work):
     """What is gone already, or no longer ours, is left as it is, and is no failure."""
 
     def run(self, changes: Sequence[Change]) -> None:
+        given_back = [change for change in changes if change.kind is Kind.TAP]
+        taps.give_back(self, given_back)
+        changes = [change for change in changes if change.kind is not Kind.TAP]
         self._dropping = {str(change.key) for change in changes if change.kind is Kind.NAMESPACE}
         doomed: dict[Place, Change | None] = dict.fromkeys(self.unfinished())
         ends = ends_by_owner(self.host.contents)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from pyroute2.netlink import rtnl
 
-from vswitchctl.drivers.netlink import kernel, message
+from vswitchctl.drivers.netlink import kernel, message, taps
 from vswitchctl.drivers.netlink.channel import EVENTS, Channel, in_thread
 from vswitchctl.drivers.netlink.parse import parse_nsid, parse_route
 from vswitchctl.drivers.netlink.placement import Placement, place, taken
@@ -46,6 +46,7 @@ class Writer(Work):
         self.delete(self._placement.doomed)
         self._linux_bridges(by_kind[Kind.LINUX_BRIDGE])
         self._veths(by_kind[Kind.VETH])
+        taps.take(self, by_kind[Kind.TAP])
         self._set_routes()
         self.done(len(by_kind[Kind.NAMESPACE]))
 

@@ -1,0 +1,145 @@
+"""Where a NIC is, from what libvirt, the kernel and Open vSwitch say; and what is wired of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from vswitchctl.compiler.vifs import vm_facts
+from vswitchctl.compiler.wiring import compile_wiring
+from vswitchctl.model.domains import Domain, DomainInterface, ObservedDomains, Vif, VifKey, VmFacts
+from vswitchctl.model.state import (
+    Facts,
+    NetlinkState,
+    ObservedNetlink,
+    ObservedOvs,
+    OvsPortSpec,
+    OvsState,
+    Owner,
+    PortKey,
+    Remark,
+    TapSpec,
+    VifMarks,
+)
+from vswitchctl.model.topology import Topology
+
+MAC, URI = "52:54:00:aa:00:01", "qemu:///system"
+KEY = VifKey("db", MAC)
+LINK, NIC = Owner("t", f"links/br-a--db1:{MAC}"), Owner("t", f"interfaces/db1:{MAC}")
+TOPOLOGY = Topology.model_validate(
+    {
+        "name": "t",
+        "tenants": {"red": {}},
+        "networks": {"web": {"tenant": "red"}},
+        "nodes": {
+            "br-a": {"kind": "bridge"},
+            "db1": {"kind": "vm", "domain": "db", "tenant": "red", "interfaces": {MAC: {"network": "web"}}},
+        },
+        "links": [{"ends": [f"db1:{MAC}", "br-a"]}],
+    }
+)
+
+
+def nic(**changes: Any) -> DomainInterface:
+    return DomainInterface(**{"mac": MAC, "type": "bridge", "device": "vnet0"} | changes)
+
+
+def domain(*nics: DomainInterface, **changes: Any) -> Domain:
+    values = {"uri": URI, "name": "db", "uuid": "u-1", "state": "running", "active": True, "interfaces": nics}
+    return Domain(**values | changes)
+
+
+def netlink(taps: dict[str, str], marked: dict[str, TapSpec] | None = None) -> ObservedNetlink:
+    return ObservedNetlink(NetlinkState(taps=marked or {}), {}, {}, {}, taps=taps)
+
+
+def ovs(
+    ports: dict[PortKey, OvsPortSpec] | None = None, foreign: dict[str, str] | None = None
+) -> ObservedOvs:
+    return ObservedOvs(OvsState(ports=ports or {}), {}, {}, {}, frozenset(), (), foreign or {})
+
+
+def where(observed: ObservedDomains, kernel: ObservedNetlink, switch: ObservedOvs | None = None) -> Vif:
+    return vm_facts(observed, kernel, switch or ovs()).vif(KEY)
+
+
+def test_a_running_domain_s_tap_is_where_libvirt_put_it() -> None:
+    observed = ObservedDomains((domain(nic(interface_id="i-1")),))
+    assert where(observed, netlink({"vnet0": "virbr0"})) == Vif("vnet0", "u-1", "i-1", "virbr0")
+    assert where(observed, netlink({"vnet0": ""}), ovs(foreign={"vnet0": "ovsbr0"})) == Vif(
+        "vnet0", "u-1", "i-1", "", "ovsbr0"
+    )
+
+
+def test_where_it_came_from_is_remembered_and_where_libvirt_puts_it_back_counts() -> None:
+    observed = ObservedDomains((domain(nic()),))
+    marked = {"vnet0": TapSpec(LINK, "lan0")}
+    assert where(observed, netlink({"vnet0": ""}, marked)).linux_bridge == "lan0"
+    assert where(observed, netlink({"vnet0": "lan1"}, marked)).linux_bridge == "lan1"
+    marks = VifMarks("i-1", MAC, "u-1", "db", "ovsbr0")
+    ports = {PortKey("br-a", "vnet0"): OvsPortSpec(LINK, vif=marks)}
+    assert where(observed, netlink({"vnet0": ""}), ovs(ports)).ovs_bridge == "ovsbr0"
+
+
+@pytest.mark.parametrize(
+    ("domains", "status", "reason"),
+    [
+        ((), "pending", "there is no domain 'db' yet"),
+        ((domain(),), "pending", f"domain 'db' has no NIC with MAC address {MAC}"),
+        (
+            (domain(nic(), active=False, state="shut off"),),
+            "pending",
+            "domain 'db' is not running (shut off)",
+        ),
+        ((domain(nic(device="eth0")),), "pending", "domain 'db' is running, but its TAP 'eth0' is not there"),
+        ((domain(nic(device="")),), "pending", "domain 'db' is running, but it has no TAP"),
+        ((domain(nic(), nic()),), "pending", f"domain 'db' has {MAC} more than once"),
+        ((domain(nic()), domain(nic(), uuid="u-2")), "pending", "there are several domains named 'db'"),
+        (
+            (domain(nic(type="vhostuser")),),
+            "bypasses",
+            "a NIC of type 'vhostuser' bypasses the switch: it is a socket that another process serves, not a device "
+            "of the host",
+        ),
+        (
+            (domain(nic(type="new")),),
+            "bypasses",
+            "a NIC of type 'new' bypasses the switch: it has no device on this host",
+        ),
+    ],
+)
+def test_why_a_nic_is_not_plugged(domains: tuple[Domain, ...], status: str, reason: str) -> None:
+    vif = where(ObservedDomains(domains), netlink({"vnet0": ""}))
+    assert (vif.device, vif.status, vif.reason) == ("", status, reason)
+
+
+def test_a_silent_libvirt_takes_nothing_back() -> None:
+    silent = {URI: "libvirt does not answer"}
+    kept = where(ObservedDomains((domain(nic()),), silent=silent), netlink({"vnet0": ""}))
+    assert (kept.device, kept.status, kept.reason) == ("vnet0", "stale", "libvirt does not answer")
+
+    marks = VifMarks("i-1", MAC, "u-1", "db")
+    ports = {PortKey("br-a", "vnet0"): OvsPortSpec(LINK, vif=marks)}
+    asked_never = ObservedDomains(silent=silent)
+    remembered = where(asked_never, netlink({"vnet0": ""}), ovs(ports))
+    assert remembered == Vif("vnet0", "u-1", "i-1", status="stale", reason="libvirt does not answer")
+    assert where(asked_never, netlink({}), ovs(ports)).device == ""
+    assert where(ObservedDomains(), netlink({"vnet0": ""}), ovs(ports)).device == ""
+
+
+def test_a_plugged_nic_is_a_tap_and_a_port() -> None:
+    facts = Facts(vms=VmFacts({KEY: Vif("vnet0", "u-1", "i-1", "lan0", "ovsbr0")}))
+    wiring = compile_wiring(TOPOLOGY, facts)
+    assert wiring.netlink == NetlinkState(taps={"vnet0": TapSpec(LINK, "lan0")})
+    marks = VifMarks("i-1", MAC, "u-1", "db", "ovsbr0")
+    assert wiring.ovs.ports == {PortKey("br-a", "vnet0"): OvsPortSpec(LINK, vif=marks)}
+    assert wiring.remarks == {}
+
+
+def test_one_that_is_not_there_is_a_remark_alone() -> None:
+    wiring = compile_wiring(TOPOLOGY, Facts())
+    assert wiring.netlink == NetlinkState()
+    assert wiring.ovs.ports == {}
+    remark = Remark("pending", "there is no domain 'db' yet")
+    assert wiring.remarks == {LINK: remark, NIC: remark}

@@ -1,0 +1,96 @@
+"""Where the NICs of virtual machines are, by what libvirt, the kernel and Open vSwitch say. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from vswitchctl.model.domains import BYPASSES, Domain, DomainInterface, ObservedDomains, Vif, VifKey, VmFacts
+from vswitchctl.model.state import ObservedNetlink, ObservedOvs
+
+PLUGGABLE = ("ethernet", "bridge", "network")
+"""Types of <interface> that have a TAP device on this host."""
+
+
+def vm_facts(domains: ObservedDomains, netlink: ObservedNetlink, ovs: ObservedOvs) -> VmFacts:
+    """What compile needs to know.
+
+    A libvirt that does not answer takes nothing back: NICs stay where they were last, as long as their TAPs
+    are there. Where it was never asked, as after a restart of ours, what our ports say of themselves counts.
+    """
+    known = _Known(domains, netlink, ovs)
+    silent = "; ".join(reason for _, reason in sorted(domains.silent.items()))
+    vifs = known.remembered(silent) if silent else {}
+    names = Counter(domain.name for domain in domains.domains)
+    for domain in domains.domains:
+        for key, vif in known.of(domain, sole=names[domain.name] == 1).items():
+            vifs[key] = vif
+    return VmFacts(vifs, frozenset(names), silent)
+
+
+class _Known:
+    def __init__(self, domains: ObservedDomains, netlink: ObservedNetlink, ovs: ObservedOvs) -> None:
+        self._silent = domains.silent
+        self._netlink = netlink
+        self._ours = {key.name: spec.vif for key, spec in ovs.owned.ports.items() if spec.vif is not None}
+        self._foreign = ovs.foreign_ports
+
+    def of(self, domain: Domain, *, sole: bool) -> dict[VifKey, Vif]:
+        """The NICs of a domain. sole: no other has its name."""
+        several = Counter(interface.mac for interface in domain.interfaces)
+        found = {}
+        for interface in domain.interfaces:
+            key = VifKey(domain.name, interface.mac)
+            if not sole:
+                found[key] = _pending(f"there are several domains named '{domain.name}'")
+            elif several[interface.mac] > 1:
+                found[key] = _pending(f"domain '{domain.name}' has {interface.mac} more than once")
+            else:
+                found[key] = self._vif(domain, interface)
+        return found
+
+    def _vif(self, domain: Domain, interface: DomainInterface) -> Vif:
+        if interface.type not in PLUGGABLE:
+            why = BYPASSES.get(interface.type, "it has no device on this host")
+            reason = f"a NIC of type '{interface.type}' bypasses the switch: {why}"
+            return Vif(vm=domain.uuid, status="bypasses", reason=reason)
+        if not domain.active:
+            reason = f"domain '{domain.name}' is not running ({domain.state})"
+            return Vif(status="pending", reason=reason, host_checksum=interface.host_checksum)
+        if interface.device not in self._netlink.taps:
+            what = f"its TAP '{interface.device}' is not there" if interface.device else "it has no TAP"
+            return _pending(f"domain '{domain.name}' is {domain.state}, but {what}")
+        return self._plugged(domain, interface)
+
+    def _plugged(self, domain: Domain, interface: DomainInterface) -> Vif:
+        device = interface.device
+        ours = self._ours.get(device)
+        stale = self._silent.get(domain.uri, "")
+        return Vif(
+            device=device,
+            vm=domain.uuid,
+            interface_id=interface.interface_id or f"{domain.name}/{interface.mac}",
+            linux_bridge=self._linux_bridge(device),
+            ovs_bridge=ours.former if ours is not None else self._foreign.get(device, ""),
+            status="stale" if stale else "in-sync",
+            reason=stale,
+            host_checksum=interface.host_checksum,
+        )
+
+    def _linux_bridge(self, device: str) -> str:
+        """Where it goes back: the bridge that it is a port of against our will, else the one of its mark."""
+        marked = self._netlink.owned.taps.get(device)
+        return self._netlink.taps[device] or (marked.former if marked is not None else "")
+
+    def remembered(self, reason: str) -> dict[VifKey, Vif]:
+        """Those that ports of ours speak of, where libvirt cannot be asked."""
+        found = {}
+        for device, marks in self._ours.items():
+            if device in self._netlink.taps:
+                bridge = self._linux_bridge(device)
+                vif = Vif(device, marks.vm_id, marks.iface_id, bridge, marks.former, "stale", reason)
+                found[VifKey(marks.domain, marks.attached_mac)] = vif
+        return found
+
+
+def _pending(reason: str) -> Vif:
+    return Vif(status="pending", reason=reason)
