@@ -22,11 +22,11 @@ from os_ken.ofproto import ofproto_v1_4_parser as parser
 
 from vswitchctl.compiler.compile import compile_topology, provisional
 from vswitchctl.compiler.wiring import compile_wiring
-from vswitchctl.model.flow import FlowTable
 from vswitchctl.model.domains import Vif, VifKey, VmFacts
+from vswitchctl.model.flow import FlowTable
 from vswitchctl.model.intent import Stored, allocate_tags, allocate_zones
 from vswitchctl.model.state import DesiredState, Facts
-from vswitchctl.model.topology import Bridge, LinuxBridge, Topology, split_end, Vm
+from vswitchctl.model.topology import Bridge, LinuxBridge, Topology, Vm, split_end
 from vswitchctl.pipeline.app import load_apps
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"

@@ -99,8 +99,8 @@ def test_where_it_came_from_is_remembered_and_where_libvirt_puts_it_back_counts(
         (
             (domain(nic(type="vhostuser")),),
             "bypasses",
-            "a NIC of type 'vhostuser' bypasses the switch: it is a socket that another process serves, not a device "
-            "of the host",
+            "a NIC of type 'vhostuser' bypasses the switch: it is a socket that another process serves, "
+            "not a device of the host",
         ),
         (
             (domain(nic(type="new")),),

@@ -39,7 +39,8 @@ def adopt(row: Any, spec: OvsPortSpec, bridge: Any, ours: Any) -> None:
 def give_back(row: Any, bridge: Any, bridges: Mapping[str, Any]) -> Any:
     """Put a Port that libvirt made back into its bridge, without our marks; None where it is ours to delete.
 
-    So it is where libvirt did not make it, where its bridge is gone, and where its device is. Else that bridge.
+    So it is where libvirt did not make it, where its bridge is gone, and where its device is. Else that
+    bridge.
     """
     (interface, *_) = row.interfaces
     former = bridges.get(interface.external_ids.get(FORMER_KEY, ""))
