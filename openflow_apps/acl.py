@@ -3,6 +3,11 @@
 Tables ct, acl and commit, once for what interfaces send (from: 40, 50, 55) and once for what goes to them
 (to: 90, 100, 105). A packet of a connection's original direction is held against the rules each time, so that
 a rule revoked ends what it had allowed: the connection is marked, and its replies are dropped from then on.
+
+Open vSwitch matches no ports in fragments, but conntrack puts packets together. Of the first one it knows
+the ports, so stateful rules take the connection's (of ICMP the type), which are the packet's own in its
+original direction. Of the others Open vSwitch 3.1 knows the state alone. They pass: without the first, whose
+verdict counts, nobody can make anything of them.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ from vswitchctl.model.switch import AclRule, AclSet, AddressTerm, PortAcl, Switc
 from vswitchctl.pipeline import fields as f
 from vswitchctl.pipeline.actions import Action, conjunction, ct, load
 from vswitchctl.pipeline.cookies import cookie
-from vswitchctl.pipeline.encode import Match, Template, Var, flow
+from vswitchctl.pipeline.encode import Match, MatchValue, Template, Var, flow
 from vswitchctl.pipeline.fields import Field
 from vswitchctl.pipeline.punt import Answer, Opcode, PacketIn, PacketOut, continue_in, punt
 from vswitchctl.pipeline.registers import (
@@ -58,6 +63,9 @@ REVOKED, REFUSED_TOLD, REFUSED, ALLOWED = 100, 95, 90, 80
 
 NEW, EST, REL, RPL, INV = 1, 2, 4, 8, 16
 """Flags of ct_state, ovs-fields(7)."""
+
+LATER = (2, 2)
+"""ip_frag: any fragment but the first, ovs-fields(7)."""
 
 MARK = Bits(f.CT_MARK, 0, 1, "ct_mark")
 """Of a connection: 1 once a packet of its original direction was denied."""
@@ -117,6 +125,11 @@ class Stage:
             yield Template(self.acl, ENDED, {f.CT_STATE: _is(answer), f.CT_MARK: (1, 1)})
         yield Template(self.acl, REPLY, {f.CT_STATE: _is(EST, RPL)}, goto=self.next)
         yield Template(self.acl, REPLY - 1, {f.CT_STATE: _is(REL)}, goto=self.next)
+        for ip in IPS:
+            later: Match = {f.ETH_TYPE: ip, f.IP_FRAG: LATER}
+            ended: Match = {**later, f.CT_STATE: _is(EST), f.CT_MARK: (1, 1)}
+            yield Template(self.acl, ENDED, ended)
+            yield Template(self.acl, REPLY - 2, later, goto=self.commit)
 
     def _commits(self) -> Iterator[Template]:
         """+new is remembered; a mark is set, or taken away again, where the rules changed their mind."""
@@ -196,9 +209,9 @@ class Stage:
             else:
                 for peer in peers:
                     for port in ports:
-                        yield write.verdict({**base, **peer, **port})
+                        yield from write.verdict({**base, **peer, **port})
         if write.conjunctive:
-            yield write.verdict({f.CONJ_ID: rule.conjunction})
+            yield from write.verdict({f.CONJ_ID: rule.conjunction})
 
 
 class _Writer:
@@ -212,12 +225,23 @@ class _Writer:
         self._cookie = cookie(rule.owner, rule.number)
         self.conjunctive = False
 
-    def verdict(self, match: Match) -> Flow:
+    def verdict(self, match: Match) -> Iterator[Flow]:
+        """One flow; two where only what opens a connection is logged."""
+        if self._rule.logs_opening:
+            value, mask = f.CT_VALID if f.CT_STATE in match else (0, 0)
+            yield self._verdict({**match, f.CT_STATE: (value | NEW, mask | NEW)}, log=True)
+            yield self._verdict({**match, f.CT_STATE: (value, mask | NEW)}, log=False)
+        else:
+            yield self._verdict(match, log=self._rule.log)
+
+    def _verdict(self, match: Match, log: bool) -> Flow:
         stage, rule = self._stage, self._rule
         actions: list[Action] = [load(DENIED, 1)] if rule.stateful and not rule.allow else []
         goto: Table | None = stage.next if rule.allow else None
         if rule.reject:
             actions.append(load(REJECTED, 1))
+        if log:
+            actions.append(punt(Opcode.LOG))
         if rule.stateful or rule.reject:
             goto = stage.commit
         whole: Match = {ACL_SET: self._number, **match}
@@ -230,15 +254,25 @@ class _Writer:
         return flow(self._stage.acl, self._priority, whole, part, cookie=self._cookie)
 
 
-def _base(rule: AclRule, family: int) -> dict[Field | Bits, int]:
-    match: dict[Field | Bits, int] = {}
+def _base(rule: AclRule, family: int) -> dict[Field | Bits, MatchValue]:
+    match: dict[Field | Bits, MatchValue] = {}
     if family:
         match[f.ETH_TYPE] = FAMILIES[family]
     if rule.protocol is not None:
         match[f.IP_PROTO] = rule.protocol
-        if rule.icmp_type is not None:
-            match[ICMP_TYPES[rule.protocol]] = rule.icmp_type
-    return match
+    return match | _icmp_type(rule)
+
+
+def _of_connection(protocol: int) -> dict[Field | Bits, MatchValue]:
+    return {f.CT_STATE: f.CT_VALID, f.CT_NW_PROTO: protocol}
+
+
+def _icmp_type(rule: AclRule) -> dict[Field | Bits, MatchValue]:
+    if rule.protocol is None or rule.icmp_type is None:
+        return {}
+    if rule.stateful:
+        return {**_of_connection(rule.protocol), f.CT_TP_SRC: rule.icmp_type}
+    return {ICMP_TYPES[rule.protocol]: rule.icmp_type}
 
 
 def _peers(rule: AclRule, family: int, fields: dict[int, Field]) -> list[Match]:
@@ -254,6 +288,8 @@ def _peer(term: AddressTerm, fields: dict[int, Field]) -> Match:
 def _ports(rule: AclRule) -> list[Match]:
     if rule.ports is None or rule.protocol is None:
         return [{}]
+    if rule.stateful:
+        return [{**_of_connection(rule.protocol), f.CT_TP_DST: pair} for pair in rule.ports]
     return [{PORTS[rule.protocol]: pair} for pair in rule.ports]
 
 

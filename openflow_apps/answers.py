@@ -6,12 +6,9 @@ it that the standards forbid one or that the frame cannot be read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from struct import pack, pack_into, unpack_from
 
-ETHERNET = 14
-IPV4, IPV6 = 0x0800, 0x86DD
-ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
+from vswitchctl.pipeline.ip import ICMP, ICMPV6, IPV4, IPV6, TCP, UDP, IpPacket, read_ip
 
 PORT_UNREACHABLE = {4: (3, 3), 6: (1, 4)}
 """Version -> type and code: RFC 792; RFC 4443 section 3.1."""
@@ -34,10 +31,6 @@ _V4_ERRORS = frozenset({3, 4, 5, 11, 12})
 _V6_REDIRECT, _V6_FIRST_INFORMATIONAL = 137, 128
 """RFC 4443 section 2.4e: no error about a redirect, nor about an error (types below 128)."""
 
-_EXTENSIONS = frozenset({0, 43, 60})
-"""Hop-by-hop, routing and destination options, RFC 8200 section 4: lengths in 8 octets, after the first."""
-_FRAGMENT, _MOST_EXTENSIONS = 44, 8
-
 _FIN, _SYN, _RST, _ACK = 1, 2, 4, 16
 """RFC 9293 section 3.1."""
 
@@ -45,28 +38,9 @@ _CONTROL = 0xC0
 """Precedence Internetwork Control, of IPv4's errors: RFC 1812 section 4.3.2.5."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Packet:
-    """An IP packet. whole: without what Ethernet fills up. length: of the payload, as the header says.
-
-    payload: what there is of it. first: no fragment, or the first one.
-    """
-
-    version: int
-    src_mac: bytes
-    dst_mac: bytes
-    src: bytes
-    dst: bytes
-    protocol: int
-    whole: bytes
-    payload: bytes
-    length: int
-    first: bool
-
-
 def reject(frame: bytes) -> bytes | None:
     """What the receiver of a frame would say if it refused it: a reset for TCP, else an ICMP error."""
-    packet = _read(frame)
+    packet = read_ip(frame)
     if packet is None:
         return None
     if packet.protocol == TCP:
@@ -77,7 +51,7 @@ def reject(frame: bytes) -> bytes | None:
 
 def tcp_reset(frame: bytes) -> bytes | None:
     """The reset that a TCP segment to a closed port gets: RFC 9293 section 3.10.7.1."""
-    packet = _read(frame)
+    packet = read_ip(frame)
     return None if packet is None or packet.protocol != TCP else _reset(packet)
 
 
@@ -87,72 +61,16 @@ def icmp_error(frame: bytes, kind: int, code: int, source_mac: bytes, source_ip:
     source_mac, source_ip: who says it, as 6 and as 4 or 16 bytes; None where the address is of the other
     version.
     """
-    packet = _read(frame)
+    packet = read_ip(frame)
     if packet is None or len(source_ip) != len(packet.src) or len(source_mac) != 6:
         return None
     return _error(packet, kind, code, source_mac, source_ip)
 
 
-def version_of(frame: bytes) -> int | None:
-    """4 or 6; None where the frame is neither."""
-    return {IPV4: 4, IPV6: 6}.get(int.from_bytes(frame[12:ETHERNET], "big"))
+# -- what gets no answer -----------------------------------------------------------------------------------
 
 
-# -- reading -----------------------------------------------------------------------------------------------
-
-
-def _read(frame: bytes) -> _Packet | None:
-    read = {4: _read_v4, 6: _read_v6}.get(version_of(frame) or 0)
-    return None if read is None else read(frame[6:12], frame[:6], frame[ETHERNET:])
-
-
-def _read_v4(src_mac: bytes, dst_mac: bytes, ip: bytes) -> _Packet | None:
-    if len(ip) < 20 or ip[0] >> 4 != 4:
-        return None
-    head = (ip[0] & 15) * 4
-    total, fragment = unpack_from(">H2xH", ip, 2)
-    if not 20 <= head <= min(total, len(ip)):
-        return None
-    whole = ip[:total]
-    return _Packet(
-        4, src_mac, dst_mac, ip[12:16], ip[16:20], ip[9], whole, whole[head:], total - head,
-        first=not fragment & 0x1FFF,
-    )  # fmt: skip
-
-
-def _read_v6(src_mac: bytes, dst_mac: bytes, ip: bytes) -> _Packet | None:
-    if len(ip) < 40 or ip[0] >> 4 != 6:
-        return None
-    (length,) = unpack_from(">H", ip, 4)
-    whole = ip[: 40 + length]
-    found = _upper_layer(whole)
-    if found is None:
-        return None
-    protocol, at, first = found
-    return _Packet(
-        6, src_mac, dst_mac, ip[8:24], ip[24:40], protocol, whole, whole[at:], 40 + length - at, first
-    )  # fmt: skip
-
-
-def _upper_layer(whole: bytes) -> tuple[int, int, bool] | None:
-    """(protocol, where it begins, whether it begins in this packet); None where headers are cut off."""
-    protocol, at, first = whole[6], 40, True
-    for _ in range(_MOST_EXTENSIONS):
-        if protocol not in _EXTENSIONS and protocol != _FRAGMENT:
-            return protocol, at, first
-        if at + 8 > len(whole):
-            return None
-        if protocol == _FRAGMENT:
-            first = not unpack_from(">H", whole, at + 2)[0] & 0xFFF8
-            protocol, at = whole[at], at + 8
-            if not first:
-                return protocol, at, False
-        else:
-            protocol, at = whole[at], at + 8 + 8 * whole[at + 1]
-    return None
-
-
-def _one_to_one(packet: _Packet) -> bool:
+def _one_to_one(packet: IpPacket) -> bool:
     """From one host to one host: whatever went to many, or came from none, gets no answer."""
     group = (packet.src_mac[0] | packet.dst_mac[0]) & 1
     if packet.version == 4:
@@ -162,7 +80,7 @@ def _one_to_one(packet: _Packet) -> bool:
     return fine and not group and packet.first
 
 
-def _is_error(packet: _Packet) -> bool:
+def _is_error(packet: IpPacket) -> bool:
     """An ICMP error, or what could be one: there is never an error about it."""
     kind = packet.payload[0] if packet.payload else None
     if packet.version == 4 and packet.protocol == ICMP:
@@ -175,7 +93,7 @@ def _is_error(packet: _Packet) -> bool:
 # -- writing -----------------------------------------------------------------------------------------------
 
 
-def _reset(packet: _Packet) -> bytes | None:
+def _reset(packet: IpPacket) -> bytes | None:
     if not _one_to_one(packet) or len(packet.payload) < 20:
         return None
     to, back_from, seq, ack, offset, flags = unpack_from(">HHIIBB", packet.payload)
@@ -193,7 +111,7 @@ def _reset(packet: _Packet) -> bytes | None:
     return _frame(packet, packet.dst_mac, packet.dst, TCP, bytes(segment), 0)
 
 
-def _error(packet: _Packet, kind: int, code: int, source_mac: bytes, source: bytes) -> bytes | None:
+def _error(packet: IpPacket, kind: int, code: int, source_mac: bytes, source: bytes) -> bytes | None:
     if not _one_to_one(packet) or _is_error(packet):
         return None
     head, protocol = (20, ICMP) if packet.version == 4 else (40, ICMPV6)
@@ -205,7 +123,7 @@ def _error(packet: _Packet, kind: int, code: int, source_mac: bytes, source: byt
 
 
 def _frame(
-    packet: _Packet, source_mac: bytes, source: bytes, protocol: int, body: bytes, service: int
+    packet: IpPacket, source_mac: bytes, source: bytes, protocol: int, body: bytes, service: int
 ) -> bytes:
     """To the sender of a packet. service: the type of service, of IPv4."""
     if packet.version == 6:

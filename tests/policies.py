@@ -61,6 +61,8 @@ def rule(random: Random, tenant: str, stateful: bool) -> dict[str, Any]:
     found["from" if direction == "in" else "to"] = random.choice(peers)
     if not stateful:
         found["stateful"] = False
+    if random.random() < 0.3:
+        found["log"] = True
     return found
 
 

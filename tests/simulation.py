@@ -31,7 +31,8 @@ from vswitchctl.pipeline.app import load_apps
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 LEARN2 = 45
-"""NXAST_LEARN2, which os-ken does not decode: taken for what openflow_apps/learning.py says it learns."""
+"""NXAST_LEARN2, which os-ken does not decode: its cookie and limit count, and what it learns is taken for
+what openflow_apps/learning.py says."""
 
 IN_PORT = 0xFFFFFFF8
 """OFPP_IN_PORT."""
@@ -130,6 +131,7 @@ class Switch:
         for rules in self.tables.values():
             rules.sort(key=lambda rule: -rule.priority)
         self.learned: dict[tuple[tuple[str, int], ...], dict[str, int]] = {}
+        self.learned_by: dict[tuple[tuple[str, int], ...], int] = {}
 
     def receive(self, frame: Frame, in_port: int) -> list[tuple[int, Frame]]:
         state = _State(frame, in_port)
@@ -202,13 +204,16 @@ class Switch:
         elif kind == "NXActionResubmitTable":
             self._run(action.table_id, state)
         elif kind == "NXActionUnknown" and action.subtype == LEARN2:
-            self._learn(state)
+            self._learn(action.data, state)
         else:
             raise AssertionError(f"an action the pipeline should not use: {action}")
 
-    def _learn(self, state: _State) -> None:
+    def _learn(self, spec: bytes, state: _State) -> None:
         key = (("reg0", state.regs["reg0"] & 0xFFFF), ("eth_dst", _number(state.frame.src)))
-        self.learned[key] = {"reg1": state.in_port}
+        (cookie,), (limit,) = struct.unpack_from("!Q", spec, 6), struct.unpack_from("!I", spec, 22)
+        if sum(other == cookie for other in self.learned_by.values()) < limit:
+            self.learned[key] = {"reg1": state.in_port}
+            self.learned_by[key] = cookie
 
     def _consult_learned(self, state: _State) -> None:
         key = (("reg0", state.regs["reg0"] & 0xFFFF), ("eth_dst", _number(state.frame.dst)))

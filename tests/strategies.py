@@ -220,10 +220,11 @@ def _acls(draft: _Draft) -> None:
 
 
 RULES = st.fixed_dictionaries(
-    {"direction": st.just("in"), "action": st.sampled_from(["allow", "deny"])},
+    {"direction": st.just("in"), "action": st.sampled_from(["allow", "deny", "reject"])},
     optional={
         "protocol": st.sampled_from(["tcp", "udp"]),
         "from": st.sampled_from(["any", "10.1.0.0/24", {"cidr": "fd00:1::/64"}]),
+        "log": st.one_of(st.booleans(), st.fixed_dictionaries({"rate": st.integers(1, 1000)})),
         "description": TEXT,
     },
 )

@@ -28,10 +28,10 @@ from vswitchctl.errors import Conflict, InternalError, UserError
 from vswitchctl.intent.database import IntentDatabase
 from vswitchctl.model.intent import Intent
 from vswitchctl.pipeline.app import App, load_apps
-from vswitchctl.pipeline.punt import Answer, PacketIn, PacketOut, answers_of
+from vswitchctl.pipeline.punt import Answer, Opcode, PacketIn, PacketOut, answers_of
 from vswitchctl.reconcile.loop import Loop
 from vswitchctl.reconcile.protocol import IntentStore
-from vswitchctl.service import HostService
+from vswitchctl.service import AclLog, HostService
 from vswitchctl.settings import Settings
 
 LOG = logging.getLogger(__name__)
@@ -65,12 +65,13 @@ def run(settings: Settings) -> None:
         mark = _Mark()
         store = IntentDatabase(settings.intent_remote, on_change=mark, host=settings.host)
         stack.callback(store.close)
-        loop = _loop(settings, store, apps, mark, stack)
+        log = AclLog(store.read)
+        loop = _loop(settings, store, apps, mark, stack, _answer_by(apps, log))
         thread = threading.Thread(target=_reconcile, args=[loop], name="reconcile", daemon=True)
         thread.start()
         stack.callback(thread.join, timeout=STOP_SECONDS)
         stack.callback(loop.stop)
-        app = create_app(HostService(settings.host, store, loop, apps))
+        app = create_app(HostService(settings.host, store, loop, apps, log))
         serve(app, settings.api_socket, ready=_say_ready)
 
 
@@ -93,13 +94,20 @@ class _Mark:
             self.loop.mark(bridge)
 
 
-def _loop(settings: Settings, store: IntentStore, apps: Sequence[App], mark: _Mark, stack: ExitStack) -> Loop:
-    """The loop and its drivers, which `stack` closes."""
+def _loop(
+    settings: Settings,
+    store: IntentStore,
+    apps: Sequence[App],
+    mark: _Mark,
+    stack: ExitStack,
+    on_packet: Answer | None = None,
+) -> Loop:
+    """The loop and its drivers, which `stack` closes. on_packet: who answers packets; None: nobody."""
     netlink = NetlinkDriver(on_change=mark)
     stack.callback(netlink.close)
     ovs = OvsdbDriver(settings.ovs_remote, on_change=mark)
     stack.callback(ovs.close)
-    openflow = OpenFlowDriver(settings.ovs_rundir, on_change=mark, on_packet=_answer_by(apps))
+    openflow = OpenFlowDriver(settings.ovs_rundir, on_change=mark, on_packet=on_packet)
     stack.callback(openflow.close)
     domains = LibvirtDriver(settings.libvirts, on_change=mark)
     stack.callback(domains.close)
@@ -107,9 +115,9 @@ def _loop(settings: Settings, store: IntentStore, apps: Sequence[App], mark: _Ma
     return mark.loop
 
 
-def _answer_by(apps: Sequence[App]) -> Answer:
-    """The app that sent a packet up answers it."""
-    answers = answers_of(apps)
+def _answer_by(apps: Sequence[App], log: AclLog) -> Answer:
+    """The app that sent a packet up answers it; what is to be logged goes to the log."""
+    answers: dict[int, Answer] = {**answers_of(apps), Opcode.LOG: log.note}
 
     def answer(packet: PacketIn) -> Iterable[PacketOut]:
         found = answers.get(packet.opcode)

@@ -145,6 +145,35 @@ def test_what_is_not_ours_survives_everything(applied: Stack) -> None:
         run("ip", "netns", "del", "theirs-ns", check=False)
 
 
+def test_a_flow_of_somebody_else_in_place_of_ours_is_told_and_left_alone(applied: Stack) -> None:
+    theirs = "table=82,priority=0"
+    applied.ofctl("add-flow", "br-a", f"cookie=0x1234,{theirs},actions=drop")
+
+    def failed() -> list[str]:
+        entities = applied.json("show", "topology", "two-tenants")["entities"]
+        return [entity["reason"] for entity in entities if entity["status"] == "failed"]
+
+    until(lambda: any("somebody else" in reason for reason in failed()), "it is told")
+    found = applied.ofctl("dump-flows", "br-a", "table=82")
+    assert "cookie=0x1234" in found and found.count("priority=0") == 1
+    (bridge,) = [view for view in applied.json("show", "bridges") if view["name"] == "br-a"]
+    assert bridge["foreign_flows"] == 1
+    applied.ofctl("--strict", "del-flows", "br-a", theirs)
+    until(lambda: applied.in_sync("two-tenants"), f"ours is back once theirs is gone\n{applied.log()}")
+    assert "cookie=0x76" in applied.ofctl("dump-flows", "br-a", "table=82")
+
+
+def test_learned_flows_are_neither_drift_nor_foreign(applied: Stack) -> None:
+    """Not even one that goes: nothing is read, and nothing is put back."""
+    learned = "table=81,priority=10,cookie=0x761122334455ffff,reg0=1/0xffff,dl_dst=0a:00:00:00:00:01"
+    applied.ofctl("add-flow", "br-a", f"{learned},actions=load:1->reg1")
+    (bridge,) = [view for view in applied.json("show", "bridges") if view["name"] == "br-a"]
+    assert bridge["foreign_flows"] == 0
+    applied.cli("plan", str(FILE))
+    applied.apply(FILE)
+    assert "cookie=0x761122334455ffff" in applied.ofctl("dump-flows", "br-a", "table=81")
+
+
 def test_a_description_changes_nothing_on_the_host(applied: Stack, tmp_path: Path) -> None:
     edited = tmp_path / "two-tenants.yaml"
     edited.write_text(FILE.read_text().replace("the first customer", "the very first customer"))

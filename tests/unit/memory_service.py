@@ -15,6 +15,7 @@ from vswitchctl.api.service import FlowSource
 from vswitchctl.errors import Conflict, NotFound
 from vswitchctl.model.topology import Bridge, LinuxBridge, Namespace, Topology, link_name
 from vswitchctl.model.views import (
+    AclLogLine,
     AclRuleView,
     BridgeView,
     ChangeView,
@@ -57,6 +58,7 @@ class MemoryService:
         self.watched = threading.Event()
         self.flow_views: dict[str, tuple[FlowView, ...]] = {}
         self.rule_views: tuple[AclRuleView, ...] = ()
+        self.log_lines: tuple[AclLogLine, ...] = ()
         self._stored: dict[str, Stored] = {}
         self._operations: dict[str, OperationView] = {}
         self._changed = threading.Condition()
@@ -191,6 +193,9 @@ class MemoryService:
     def acls(self, topology: str | None = None) -> tuple[AclRuleView, ...]:
         names = None if topology is None else {self._find(topology).document.topology.name}
         return tuple(view for view in self.rule_views if names is None or view.topology in names)
+
+    def acl_log(self, after: int = 0, timeout: float = 0.0) -> tuple[AclLogLine, ...]:
+        return tuple(line for line in self.log_lines if line.number > after)
 
     def _all(self) -> list[Stored]:
         with self._changed:

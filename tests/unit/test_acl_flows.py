@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import starmap
 from random import Random
 from typing import Any
 
@@ -18,14 +19,15 @@ from vswitchctl.compiler.policy import acl_rules, acl_sets, distinct, port_masks
 from vswitchctl.errors import Conflict
 from vswitchctl.intent.commands import zones_taken
 from vswitchctl.intent.rows import to_part
-from vswitchctl.model.flow import FlowTable, table_id
+from vswitchctl.model.flow import Flow, FlowTable, table_id
 from vswitchctl.model.flow import cookie as flow_cookie
 from vswitchctl.model.intent import ZONES, Stored, allocate_tags, allocate_zones
 from vswitchctl.model.state import Facts, Owner
 from vswitchctl.model.switch import AclSet, AddressTerm
 from vswitchctl.model.topology import Topology
 from vswitchctl.pipeline.app import load_apps
-from vswitchctl.pipeline.cookies import resolve
+from vswitchctl.pipeline.cookies import cookie, resolve
+from vswitchctl.pipeline.decode import describe
 from vswitchctl.pipeline.tables import CT_FROM, CT_TO
 from vswitchctl.pipeline.zones import zone_uses
 from vswitchctl.reconcile.zones import Handover, Zones, one_of_each
@@ -114,6 +116,36 @@ def test_an_acl_that_costs_too_much_is_refused_with_the_rule_that_does() -> None
 def place(path: Path) -> Place:
     assert path == ("acls", "a")
     return Place("lan.yaml", 9)
+
+
+@pytest.mark.parametrize(
+    ("rule", "logged", "more"),
+    [
+        ({"action": "allow"}, ["ct_state=0x1/0x1"], 1),
+        ({"action": "allow", "stateful": False}, [""], 0),
+        ({"action": "deny"}, [""], 0),
+        ({"action": "reject"}, [""], 0),
+        ({"action": "allow", "protocol": "tcp", "ports": [1, 4], "from": {"group": "g"}}, ["0x1/0x1"], 1),
+    ],
+)
+def test_of_a_connection_that_is_allowed_what_opens_it_alone_is_logged(
+    rule: dict[str, Any], logged: list[str], more: int
+) -> None:
+    groups = {"g": {"addresses": ["172.16.0.1", "172.16.0.9"]}}
+    plain, told, often = (
+        flows(lan({"a": [{"direction": "in", **rule, "log": log}]}, groups=groups))
+        for log in (False, True, {"rate": 500})
+    )
+    assert len(told) == len(plain) + more
+    assert often == told, "how many lines there are is the daemon's to know"
+    sending = [
+        said for said in map(describe, starmap(Flow, told.items())) if "userdata=76.10" in said.actions_text
+    ]
+    assert [match in said.match_text for said, match in zip(sending, logged, strict=True)] == [True]
+    assert {said.cookie for said in sending} == {cookie(Owner("lan", "acls/a"), 1)}
+    assert {key: told[key] for key in plain.keys() & told.keys() if plain[key] != told[key]}.keys() <= {
+        key for key, value in told.items() if b"\x00\x03\x00\x06\x76\x10" in value
+    }, "no other flow differs"
 
 
 def test_rules_cost_the_same_for_any_number_of_ports() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -23,7 +24,7 @@ from vswitchctl.errors import (
     UserError,
     VswitchctlError,
 )
-from vswitchctl.model.views import AclRuleView, FlowView, OperationView, Problem, TopologyDetail
+from vswitchctl.model.views import AclLogLine, AclRuleView, FlowView, OperationView, Problem, TopologyDetail
 
 
 @pytest.fixture
@@ -276,6 +277,18 @@ def test_rules_of_all_topologies_and_of_one(api: Served) -> None:
     problem(api.http.get("/topologies/none/acls"), 404)
 
 
+def test_the_log_goes_on_after_a_number(api: Served) -> None:
+    said = {"topology": "pair", "acl": "web", "rule": 1, "verdict": "deny", "direction": "in", "bridge": "br"}
+    when = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    lines = tuple(AclLogLine(number=n, time=when, packet=f"tcp {n}", **said) for n in (1, 2, 3))
+    api.service.log_lines = lines
+    assert [line["packet"] for line in api.http.get("/acls/log").json()] == ["tcp 1", "tcp 2", "tcp 3"]
+    (last,) = api.http.get("/acls/log", params={"after": 2, "wait": 1}).json()
+    assert AclLogLine.model_validate(last) == lines[2]
+    problem(api.http.get("/acls/log", params={"wait": 6}), 422)
+    problem(api.http.get("/acls/log", params={"after": -1}), 422)
+
+
 def test_openapi_describes_every_call_and_its_problems() -> None:
     schema = create_app(MemoryService()).openapi()
     assert json.loads(json.dumps(schema)) == schema
@@ -288,6 +301,7 @@ def test_openapi_describes_every_call_and_its_problems() -> None:
         "/operations/{operation_id}/events",
         *(f"/{noun}" for noun in ("hosts", "bridges", "ports", "links", "tenants", "flows", "acls")),
         "/topologies/{name}/acls",
+        "/acls/log",
     }
     for path in schema["paths"].values():
         for operation in path.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from served_api import Served, served_api, topology
 
 from vswitchctl import __version__
 from vswitchctl.model.views import (
+    AclLogLine,
     AclRuleView,
     BridgeView,
     FlowView,
@@ -292,6 +294,31 @@ def test_acls_with_what_hit_them(cli: CommandLine, api: Served) -> None:
         assert [AclRuleView.model_validate(item) for item in items] == [views[1]]
     result = cli.run("acls", "wbe")
     assert (result.code, result.err) == (1, "error: no ACL 'wbe'; did you mean 'web'?\n")
+
+
+def test_the_log_of_acls(cli: CommandLine, api: Served) -> None:
+    rule = {"topology": "pair", "direction": "in", "action": "deny", "words": "any", "number": 2}
+    api.service.rule_views = (AclRuleView(acl="web", **rule), AclRuleView(acl="db", **rule))
+    said = {"topology": "pair", "rule": 2, "verdict": "deny", "direction": "in", "interface": "web1:eth0"}
+    when = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    lines = (
+        AclLogLine(number=1, time=when, acl="web", bridge="br-a", packet="arp", **said),
+        AclLogLine(
+            number=2, time=when, acl="db", bridge="br-a", packet="tcp 1 > 2", description="no\nmail",
+            left_out=3, **said,
+        ),
+    )  # fmt: skip
+    api.service.log_lines = lines
+    web = "2026-01-31T12:00:00Z pair/web 2 deny in web1:eth0: arp"
+    db = "2026-01-31T12:00:00Z pair/db 2 deny in web1:eth0: tcp 1 > 2 (no mail) [3 more left out before]"
+    result = cli.run("acls", "--log")
+    assert (result.code, result.err, result.out.splitlines()) == (0, "", [web, db])
+    assert cli.run("acls", "web", "--log").out.splitlines() == [web]
+    (item,) = json.loads(cli.run("acls", "pair/db", "--log", "--json").out)
+    assert AclLogLine.model_validate(item) == lines[1]
+    assert cli.run("acls", "wbe", "--log").err == "error: no ACL 'wbe'; did you mean 'web'?\n"
+    result = cli.run("acls", "--follow")
+    assert (result.code, result.err) == (1, "error: --follow follows the log; add --log\n")
 
 
 def test_validate(cli: CommandLine) -> None:

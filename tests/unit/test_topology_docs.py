@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vswitchctl.model.policy import Peer, Rule
+from vswitchctl.model.policy import Log, Peer, Rule
 from vswitchctl.model.topology import Expect, Group, Interface, Link, Network, Qos, Route, Topology
 from vswitchctl.topology import load, load_text
 from vswitchctl.topology.graph_source import DRAWING, ORDER
@@ -37,7 +37,7 @@ def test_its_python_is_a_topology(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "model", [Topology, Network, *NODES.values(), Interface, Route, Link, Qos, Group, Rule, Peer, Expect]
+    "model", [Topology, Network, *NODES.values(), Interface, Route, Link, Qos, Group, Rule, Log, Peer, Expect]
 )
 def test_every_key_is_explained(model: type[Topology]) -> None:
     missing = [key for key in model.model_fields if not re.search(rf"`{key}`|`{key}: |\b{key}: ", REFERENCE)]

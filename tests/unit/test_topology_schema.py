@@ -60,13 +60,16 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("three ends", {"links": [{"ends": ["br-a", "br-b", "br-c"]}]}),
     ("ports", {"acls": {"web": [{"direction": "in", "action": "allow", "protocol": "tcp", "ports": ["a"]}]}}),
     ("refuse", {"acls": {"web": [{"direction": "in", "action": "refuse"}]}}),
-    ("log", {"acls": {"web": [{"direction": "in", "action": "deny", "log": True}]}}),
+    ("log", {"acls": {"web": [{"direction": "in", "action": "deny", "log": "often"}]}}),
+    ("log's rate", {"acls": {"web": [{"direction": "in", "action": "deny", "log": {"rate": 1001}}]}}),
     ("rate", {"qos": {"gold": {"max_rate": "100"}}}),
 ]
 GOOD: list[dict[str, Any]] = [
     {"tenants": {"red": None}},
     {"tenants": None, "nodes": None, "links": None},
     {"acls": {"web": [{"direction": "in", "action": "deny", "from": "any", "stateful": False}]}},
+    {"acls": {"web": [{"direction": "in", "action": "deny", "log": True}]}},
+    {"acls": {"web": [{"direction": "in", "action": "deny", "log": {"rate": 5}}]}},
     {"qos": {"gold": {"max_rate": "1.5 Gbit", "burst": None}}},
 ]
 

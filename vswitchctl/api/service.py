@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, Protocol
 
 from vswitchctl.model.views import (
+    AclLogLine,
     AclRuleView,
     BridgeView,
     FlowView,
@@ -68,6 +69,12 @@ class Service(Protocol):
 
     def acls(self, topology: str | None = None) -> tuple[AclRuleView, ...]:
         """Every rule of every topology, or of one, with its counters. Raises NotFound, Unreachable."""
+
+    def acl_log(self, after: int = 0, timeout: float = 0.0) -> tuple[AclLogLine, ...]:
+        """Lines above a number that are still kept; waits for one for up to `timeout` seconds.
+
+        A number that was not reached since the daemon started stands for the beginning.
+        """
 
     def flows(self, bridge: str, *, source: FlowSource = "observed") -> tuple[FlowView, ...]:
         """The flows of one of our bridges, in table and priority order. Raises NotFound."""

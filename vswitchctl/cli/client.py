@@ -24,6 +24,7 @@ from vswitchctl.errors import (
     VswitchctlError,
 )
 from vswitchctl.model.views import (
+    AclLogLine,
     AclRuleView,
     BridgeView,
     FlowView,
@@ -144,6 +145,10 @@ class Client:
 
     def acls(self) -> tuple[AclRuleView, ...]:
         return self._list("/acls", AclRuleView)
+
+    def acl_log(self, after: int = 0, wait: float = 0.0) -> tuple[AclLogLine, ...]:
+        """Lines above a number; waits for one for `wait` seconds (at most 5) where there is none."""
+        return self._list("/acls/log", AclLogLine, after=after, wait=wait)
 
     def _one(self, method: str, path: str, kind: type[V], body: BaseModel | None = None, **query: Any) -> V:
         return self._parsed(self._send(method, path, body, query).content, kind)

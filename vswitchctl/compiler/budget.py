@@ -28,15 +28,19 @@ class AclCost:
 
 
 def rule_cost(rule: AclRule) -> int:
-    """Flows of a rule: m peers and n ports cost m + n and one for the verdict, never m times n."""
+    """Flows of a rule: m peers and n ports cost m + n and one for the verdict, never m times n.
+
+    Each verdict is two flows where one of them logs.
+    """
+    verdicts = 2 if rule.logs_opening else 1
     found, conjunctive = 0, False
     for family in rule.families_apart:
         peers = 1 if rule.peers is None else sum(term.family in (0, family) for term in rule.peers)
         ports = len(rule.ports) if rule.ports else 1
         both = peers > 1 and ports > 1
         conjunctive |= both
-        found += peers + ports if both else peers * ports
-    return found + conjunctive
+        found += peers + ports if both else peers * ports * verdicts
+    return found + conjunctive * verdicts
 
 
 def acl_costs(topology: Topology) -> tuple[AclCost, ...]:

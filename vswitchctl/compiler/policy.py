@@ -81,6 +81,7 @@ def _rule(topology: Topology, acl: str, index: int, position: int, rule: Rule, c
         ports=tuple(port_masks(rule.ports)) or None,
         conjunction=conjunction,
         reject=rule.action == "reject",
+        log=rule.log is not None,
     )
 
 

@@ -6,12 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from vswitchctl.compiler.endpoints import (
-    has_strangers,
     mac_number,
     networks_with_strangers,
     own_addresses,
     port_security,
 )
+from vswitchctl.compiler.learning import learn_limit, network_limits
 from vswitchctl.compiler.policy import acl_sets
 from vswitchctl.compiler.wiring import Wiring
 from vswitchctl.model.intent import Stored
@@ -61,6 +61,7 @@ class _Switches:
         self.zones = stored.zones
         self.acl_sets = acl_sets(stored.topology)
         self.strangers = networks_with_strangers(stored.topology)
+        self.learn_limits = network_limits(stored.topology)
         self.own_addresses = own_addresses(stored.topology)
         self.wiring = wiring
         self.facts = facts
@@ -76,12 +77,13 @@ class _Switches:
     def network(self, name: str, paths: Forwarding) -> None:
         unknown = learns(self.topology, name) or name in self.strangers
         bridges = [s for s in sorted(paths.switches) if isinstance(self.topology.nodes[s], Bridge)]
-        self._memberships(name, paths, unknown)
+        ageing = self.topology.networks[name].mac_ageing
+        self._memberships(name, paths)
         self._macs(name, paths, bridges)
         for bridge in bridges:
             flood = self._flood(name, bridge, paths)
             self.networks[bridge].append(
-                SwitchNetwork(self.tags[name], self._owner(f"networks/{name}"), unknown, flood)
+                SwitchNetwork(self.tags[name], self._owner(f"networks/{name}"), unknown, flood, ageing)
             )
 
     def switch(self, name: str) -> Switch:
@@ -130,20 +132,26 @@ class _Switches:
         key = self.wiring.ports.get((bridge, towards))
         return None if key is None else self.facts.ofports.get(key)
 
-    def _memberships(self, network: str, paths: Forwarding, unknown: bool) -> None:
+    def _memberships(self, network: str, paths: Forwarding) -> None:
         tag = self.tags[network]
         for end, switch in paths.attached.items():
             if isinstance(self.topology.nodes[switch], Bridge):
                 node = self.topology.nodes.get(end)
                 vid = node.trunk.get(network) if isinstance(node, Uplink) else None
-                learn = isinstance(node, Uplink) or has_strangers(self.topology, end)
-                self.memberships[switch, end].append(Membership(tag, vid, flood=True, learn=learn))
+                limit = learn_limit(self.topology, end)
+                self.memberships[switch, end].append(
+                    Membership(tag, vid, flood=True, learn=limit > 0, limit=limit)
+                )
         for a, b in sorted(paths.carried):
             flood = (a, b) in paths.tree
             for at, towards in ((a, b), (b, a)):
                 linux = isinstance(self.topology.nodes[towards], LinuxBridge)
                 vid = None if linux else tag
-                self.memberships[at, towards].append(Membership(tag, vid, flood, learn=unknown and flood))
+                limit = learn_limit(self.topology, towards) if linux else self.learn_limits[network]
+                learn = flood and limit > 0
+                self.memberships[at, towards].append(
+                    Membership(tag, vid, flood, learn, limit if learn else 0)
+                )
 
     def _macs(self, network: str, paths: Forwarding, bridges: Iterable[str]) -> None:
         tag = self.tags[network]

@@ -14,6 +14,8 @@ from pydantic import BaseModel
 
 from vswitchctl.model.policy import Rule
 from vswitchctl.model.topology import (
+    LEARN_LIMIT,
+    MAC_AGEING,
     AllowedPair,
     Bridge,
     Expect,
@@ -55,8 +57,21 @@ TEXT = Codec(str, lambda column: column)
 TEXTS = Codec(lambda value: dict(enumerate(map(str, value))), LIST.decode)
 """A number or a text, which the model tells apart."""
 PEER = Codec(lambda value: dict(value.named), dict)
-UNLESS_FALSE = Codec(lambda value: [] if value else [False], lambda column: column[0] if column else True)
-"""True where nothing stands: so it is in rows written before the column was there."""
+RATE = Codec(
+    lambda value: [] if value is None else [value.rate],
+    lambda column: {"rate": column[0]} if column else None,
+)
+
+
+def unless(default: Any) -> Codec:
+    """The default where nothing stands: so it is in rows written before the column was there."""
+    return Codec(
+        lambda value: [] if value == default else [value], lambda column: column[0] if column else default
+    )
+
+
+UNLESS_FALSE = unless(True)
+LEARNED = unless(LEARN_LIMIT)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,7 +126,14 @@ TENANT = Table("Tenant", Tenant, _ABOUT, entity="tenants/{name}")
 NETWORK = Table(
     "Network",
     Network,
-    {"tenant": PLAIN, "subnets": LIST, "vlan": OPTIONAL, "mtu": PLAIN, **_ABOUT},
+    {
+        "tenant": PLAIN,
+        "subnets": LIST,
+        "vlan": OPTIONAL,
+        "mtu": PLAIN,
+        "mac_ageing": unless(MAC_AGEING),
+        **_ABOUT,
+    },
     stored=("name", "position", "source", "tag"),
     entity="networks/{name}",
 )
@@ -121,7 +143,7 @@ BRIDGE = Table(
 LINUX_BRIDGE = Table(
     "Linux_Bridge",
     LinuxBridge,
-    {"network": PLAIN, **_ABOUT},
+    {"network": PLAIN, "learn_limit": LEARNED, **_ABOUT},
     entity="nodes/{name}",
     constant={"kind": "linux-bridge"},
 )
@@ -145,6 +167,7 @@ INTERFACE = Table(
         "router": PLAIN,
         "acls": LIST,
         "bypass": PLAIN,
+        "learn_limit": LEARNED,
         **_ABOUT,
     },
     stored=("name", "position", "source", "zone"),
@@ -174,7 +197,7 @@ VM = Table(
 UPLINK = Table(
     "Uplink",
     Uplink,
-    {"interface": PLAIN, "network": OPTIONAL, "trunk": MAP, **_ABOUT},
+    {"interface": PLAIN, "network": OPTIONAL, "trunk": MAP, "learn_limit": LEARNED, **_ABOUT},
     entity="nodes/{name}",
     constant={"kind": "uplink"},
 )
@@ -201,11 +224,13 @@ ACL_RULE = Table(
         "from": PEER,
         "to": PEER,
         "stateful": PLAIN,
+        "log": RATE,
         **_ABOUT,
     },
     stored=("position",),
     identity="",
-    renamed={"from": "peer_from", "to": "peer_to"},  # ovs' library takes no word of Python for a column
+    # ovs' library takes no word of Python for a column.
+    renamed={"from": "peer_from", "to": "peer_to", "log": "log_rate"},
 )
 ACL = Table(
     "ACL", None, {}, entity="acls/{name}", bare="rules", holds=(Held("rules", "ordered", ACL_RULE, "rules"),)

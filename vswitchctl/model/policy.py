@@ -55,6 +55,12 @@ def _peer(value: Any) -> Any:
     return {"cidr": value} if isinstance(value, str) else value
 
 
+def _log(value: Any) -> Any:
+    if value in (True, False) and isinstance(value, bool):
+        return {} if value else None
+    return value
+
+
 Cidr = Annotated[str, BeforeValidator(_cidr)]
 Port = Annotated[int | str, BeforeValidator(_port)]
 Protocol = Annotated[int | str, BeforeValidator(_protocol)]
@@ -84,6 +90,20 @@ class Peer(BaseModel):
 
 AnyPeer = Annotated[Peer, BeforeValidator(_peer)]
 
+MOST_LINES = 1000
+"""Log lines a second that a rule may ask for: as many packets as a bridge sends up."""
+
+
+class Log(BaseModel):
+    """A rule's log: a line for the packets that it decides about, of connections for those that open one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rate: int = Field(10, ge=1, le=MOST_LINES, description="lines a second, at most")
+
+
+AnyLog = Annotated[Log | None, BeforeValidator(_log)]
+
 
 class RuleBase(BaseModel):
     """One rule; the first one that matches decides. Directions are seen from the interface."""
@@ -97,6 +117,7 @@ class RuleBase(BaseModel):
     ports: tuple[Port, ...] = Field((), description="destination ports of tcp, udp or sctp")
     icmp_type: int | None = Field(None, ge=0, le=255)
     stateful: bool = Field(True, strict=True, description="false: decides about each packet by itself")
+    log: AnyLog = Field(None, description="true, or {rate: lines a second}: says which packets it met")
 
     @model_validator(mode="after")
     def _fits(self) -> RuleBase:

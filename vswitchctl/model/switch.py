@@ -13,12 +13,14 @@ class Membership:
 
     tag: the network's number in our registers. vid: the VLAN tag on the wire, None where untagged.
     flood: the port is in the network's broadcast tree. learn: sources seen here may be learned.
+    limit: how many of them at most.
     """
 
     tag: int
     vid: int | None
     flood: bool
     learn: bool
+    limit: int = 0
 
 
 Prefix = tuple[int, int]
@@ -64,7 +66,7 @@ class AclRule:
     position: its place among the rules of its set, 0 first. number: the rule's in its ACL, from 1.
     families: the IP versions it can match. peers, ports: None for any. protocol: None for any.
     conjunction: a number that no other rule of the topology has; used where both lists are long.
-    reject: denied, and the sender is told.
+    reject: denied, and the sender is told. log: the daemon is told.
     """
 
     owner: Owner
@@ -80,6 +82,12 @@ class AclRule:
     ports: tuple[tuple[int, int], ...] | None
     conjunction: int
     reject: bool = False
+    log: bool = False
+
+    @property
+    def logs_opening(self) -> bool:
+        """Of a connection that it allows, the packets that open it alone are logged."""
+        return self.log and self.allow and self.stateful
 
     @property
     def families_apart(self) -> tuple[int, ...]:
@@ -161,12 +169,16 @@ class KnownAddress:
 
 @dataclass(frozen=True, slots=True)
 class SwitchNetwork:
-    """A network on this bridge. learns: somewhere it has endpoints that nobody declared."""
+    """A network on this bridge. learns: somewhere it has endpoints that nobody declared.
+
+    ageing: seconds until one of them that is silent is forgotten.
+    """
 
     tag: int
     owner: Owner
     learns: bool
     flood: tuple[int, ...]
+    ageing: int = 300
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,12 @@ IFNAME_MAX = 15
 VLAN_MIN, VLAN_MAX = 1, 4094
 """IEEE 802.1Q 9.6: VID 0 is priority-tagged, 4095 reserved."""
 
+LEARN_LIMIT = 1024
+"""MACs that are learned behind a port of a network unless the file says otherwise."""
+
+MAC_AGEING = 300
+"""Seconds: IEEE 802.1Q 8.8.3, the recommended default."""
+
 MTU_MIN, MTU_MAX = 68, 65535
 """RFC 791: every IPv4 link carries 68 octets; a veth takes at most 65535."""
 
@@ -141,6 +147,9 @@ RouteTarget = Annotated[str, AfterValidator(_route_target)]
 Rate = Annotated[str, BeforeValidator(_rate)]
 Vlan = Annotated[int, Field(ge=VLAN_MIN, le=VLAN_MAX)]
 Mtu = Annotated[int, Field(ge=MTU_MIN, le=MTU_MAX)]
+LearnLimit = Annotated[
+    int, Field(ge=0, le=65535, description="most MACs that the switch learns behind it; 0: none is learned")
+]
 EndText = Annotated[str, Field(description="'node' or 'node:interface'", min_length=1)]
 
 
@@ -163,6 +172,9 @@ class Network(Entity):
     subnets: tuple[Subnet, ...] = ()
     vlan: Vlan | None = Field(None, description="the tag on bridge links; chosen and kept where absent")
     mtu: Mtu = 1500
+    mac_ageing: int = Field(
+        MAC_AGEING, ge=1, le=65535, description="seconds without a frame from it until a MAC is forgotten"
+    )
 
 
 class AllowedPair(Entity):
@@ -189,6 +201,7 @@ class Interface(Entity):
     bypass: StrictBool = Field(
         False, description="of a virtual machine: it may bypass the switch, so nothing here is enforced"
     )
+    learn_limit: LearnLimit = LEARN_LIMIT
 
 
 class Route(Entity):
@@ -210,6 +223,7 @@ class LinuxBridge(Entity):
 
     kind: Literal["linux-bridge"]
     network: Name
+    learn_limit: LearnLimit = LEARN_LIMIT
 
 
 class Namespace(Entity):
@@ -241,6 +255,7 @@ class Uplink(Entity):
     interface: str = Field(min_length=1, max_length=IFNAME_MAX)
     network: Name | None = None
     trunk: dict[Name, Vlan] = Field(default_factory=dict)
+    learn_limit: LearnLimit = LEARN_LIMIT
 
 
 Node = Annotated[Bridge | LinuxBridge | Namespace | Vm | Uplink, Field(discriminator="kind")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -201,6 +202,23 @@ class AclRuleView(View):
     packets: int = 0
     bytes: int = 0
     source: str | None = Field(None, description="'file:line' of its ACL")
+
+
+class AclLogLine(View):
+    """A packet that a rule with a log met."""
+
+    number: int = Field(description="counts from 1, anew with each start of the daemon")
+    time: datetime
+    topology: str
+    acl: str
+    rule: int = Field(description="its place in the ACL, from 1")
+    verdict: str
+    direction: str
+    interface: str = Field("", description="whose rule it is: node:interface")
+    bridge: str
+    packet: str = Field(description="in words: protocol, source, destination, ports")
+    description: str = ""
+    left_out: int = Field(0, description="packets of the rule beyond its rate since its line before")
 
 
 class Problem(View):

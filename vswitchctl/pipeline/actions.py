@@ -259,9 +259,9 @@ def learn(
     specs: Sequence[Spec],
     *,
     idle_timeout: int = 0,
-    hard_timeout: int = 0,
+    hard_timeout: int | Var = 0,
     cookie: int | Var = 0,
-    limit: int = 0,
+    limit: int | Var = 0,
     delete_learned: bool = True,
 ) -> Action:
     """Make the switch add a flow to `table`. Timeouts in seconds. limit: most flows of that cookie, 0: any.
@@ -272,13 +272,13 @@ def learn(
         raise InternalError(f"table '{table.name}' is not one that the switch fills itself")
     _refuse_specs(table, specs)
     flags = _DELETE_LEARNED if delete_learned else 0
-    head = _u16(idle_timeout, hard_timeout, priority)
-    rest = _u16(flags) + bytes([table.id, 0]) + _u16(0, 0)
-    if limit:
-        rest += _u32(limit) + _u16(0, 0)
-    body = [part for spec in specs for part in spec.parts]
+    times = (_u16(idle_timeout), *number(2, hard_timeout, limit=0xFFFF), _u16(priority))
     mark = number(8, cookie, limit=(1 << 64) - 1)
-    parts = _nicira(_LEARN2 if limit else _LEARN, head, *mark, rest, *body)
+    rest: tuple[Part, ...] = (_u16(flags) + bytes([table.id, 0]) + _u16(0, 0),)
+    if limit:
+        rest += (*number(4, limit, limit=0xFFFFFFFF), _u16(0, 0))
+    body = [part for spec in specs for part in spec.parts]
+    parts = _nicira(_LEARN2 if limit else _LEARN, *times, *mark, *rest, *body)
     return Action("learn", parts, frozenset({f"learn:{table.name}"}))
 
 

@@ -97,7 +97,7 @@ def _refuse_missing(fields: Mapping[str, _FieldMatch]) -> None:
     for found in fields.values():
         for need in found.field.prereq:
             other = fields.get(need.field)
-            if other is None or other.terms or other.base not in need.values:
+            if other is None or other.terms or other.base & need.mask not in need.values:
                 raise InternalError(
                     f"a match on '{found.field.name}' needs '{need.field}' in {sorted(need.values)}"
                 )

@@ -39,10 +39,14 @@ ARP_REQUEST, ARP_REPLY = 1, 2
 
 @dataclass(frozen=True, slots=True)
 class Prerequisite:
-    """Another field that must be matched with one of these values before this field may be used."""
+    """Another field that must be matched with one of these values before this field may be used.
+
+    mask: the bits of it that count; what else of it is matched does not matter.
+    """
 
     field: str
     values: frozenset[int]
+    mask: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,9 @@ def _needs(field: str, *values: int) -> Prerequisite:
     return Prerequisite(field, frozenset(values))
 
 
+CT_VALID = (0x20, 0x30)
+"""ct_state +trk-inv: without it Open vSwitch refuses a match on what conntrack knows (ovs-fields(7), CT)."""
+
 _IP = (_needs("dl_type", ETH_TYPE_IPV4, ETH_TYPE_IPV6),)
 _IPV4 = (_needs("dl_type", ETH_TYPE_IPV4),)
 _IPV6 = (_needs("dl_type", ETH_TYPE_IPV6),)
@@ -88,6 +95,11 @@ _ARP = (_needs("dl_type", ETH_TYPE_ARP),)
 _TCP, _UDP, _SCTP = ((*_IP, _needs("nw_proto", proto)) for proto in (PROTO_TCP, PROTO_UDP, PROTO_SCTP))
 _ICMP = (*_IPV4, _needs("nw_proto", PROTO_ICMP))
 _ICMPV6 = (*_IPV6, _needs("nw_proto", PROTO_ICMPV6))
+_TRACKED = (Prerequisite("ct_state", frozenset({CT_VALID[0]}), mask=CT_VALID[1]),)
+_CT_PORTS = (
+    *_TRACKED,
+    _needs("ct_nw_proto", PROTO_TCP, PROTO_UDP, PROTO_SCTP, PROTO_ICMP, PROTO_ICMPV6),
+)  # Open vSwitch takes a match on them without the protocol, too, but does not dump it
 _ND = (*_ICMPV6, _needs("icmpv6_type", ICMPV6_NS, ICMPV6_NA), _needs("icmpv6_code", 0))
 _NS = (*_ICMPV6, _needs("icmpv6_type", ICMPV6_NS), _needs("icmpv6_code", 0))
 _NA = (*_ICMPV6, _needs("icmpv6_type", ICMPV6_NA), _needs("icmpv6_code", 0))
@@ -175,6 +187,10 @@ CT_STATE = _field("ct_state", NXM, 105, 4, bits=8, always_masked=True)
 CT_ZONE = _field("ct_zone", NXM, 106, 2, maskable=False)
 CT_MARK = _field("ct_mark", NXM, 107, 4)
 CT_LABEL = _field("ct_label", NXM, 108, 16)
+CT_NW_PROTO = _field("ct_nw_proto", NXM, 119, 1, maskable=False, prereq=_TRACKED)
+CT_TP_SRC = _field("ct_tp_src", NXM, 124, 2, prereq=_CT_PORTS)
+CT_TP_DST = _field("ct_tp_dst", NXM, 125, 2, prereq=_CT_PORTS)
+"""The ports of a connection's original direction; of ICMP its type and code."""
 METADATA = _field("metadata", OXM, 2, 8)
 
 BY_HEADER: dict[int, Field] = {

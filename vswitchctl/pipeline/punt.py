@@ -31,6 +31,8 @@ class Opcode(IntEnum):
     """Denied on the bridge where it entered: the answer goes back by the port it came from."""
     REJECT_RECEIVER = 2
     """Denied before its receiver: the answer runs through the pipeline to the sender."""
+    LOG = 16
+    """A rule whose log is on has met it: the daemon itself writes it down, and nothing goes back."""
     TIME_EXCEEDED = 3
     """Its TTL or hop limit ends at a gateway."""
 

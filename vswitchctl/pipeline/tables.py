@@ -64,7 +64,7 @@ ND_ANSWER = Table(
 )
 _RULE_MATCHES = frozenset(
     {"acl_set", "ct_state", "ct_mark", "conj_id", "dl_type", "nw_proto", "icmp_type", "icmpv6_type"}
-    | {"tcp_dst", "udp_dst", "sctp_dst"}
+    | {"tcp_dst", "udp_dst", "sctp_dst", "ip_frag", "ct_nw_proto", "ct_tp_src", "ct_tp_dst"}
 )
 _ND_MATCHES = frozenset({"dl_type", "nw_proto", "icmpv6_type"})
 _COMMIT_MATCHES = frozenset({"denied", "rejected", "flooded", "ct_state", "ct_mark", "dl_type", "dl_dst"})
@@ -81,7 +81,7 @@ ACL_FROM = Table(
     50,
     "acl_from",
     matches=_RULE_MATCHES | {"nw_dst", "ipv6_dst", "dl_dst"},
-    sets=frozenset({"denied", "rejected", "conjunction"}),
+    sets=frozenset({"denied", "rejected", "conjunction", "controller"}),
     next=frozenset({"commit_from", "l2_learning"}),
     purpose="the rules for what an interface sends",
 )
@@ -137,7 +137,7 @@ ACL_TO = Table(
     100,
     "acl_to",
     matches=_RULE_MATCHES | {"nw_src", "ipv6_src", "dl_src"},
-    sets=frozenset({"denied", "rejected", "conjunction"}),
+    sets=frozenset({"denied", "rejected", "conjunction", "controller"}),
     next=frozenset({"commit_to", "output"}),
     purpose="the rules for what goes to an interface",
 )

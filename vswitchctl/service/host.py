@@ -14,6 +14,7 @@ from vswitchctl.model.intent import Intent, Stored, allocate_tags, allocate_zone
 from vswitchctl.model.state import DesiredState, ObservedNetlink, ObservedOvs
 from vswitchctl.model.topology import Topology, entities
 from vswitchctl.model.views import (
+    AclLogLine,
     AclRuleView,
     BridgeView,
     FlowCount,
@@ -35,6 +36,7 @@ from vswitchctl.pipeline.tables import ACL_FROM, ACL_TO
 from vswitchctl.reconcile.delta import diff
 from vswitchctl.reconcile.loop import Loop
 from vswitchctl.reconcile.plan import plan_wiring
+from vswitchctl.service.acl_log import AclLog
 from vswitchctl.service.acls import acl_views
 from vswitchctl.service.refuse import find, refuse_bypassed, refuse_conflicts, refuse_invalid, warnings_of
 from vswitchctl.service.show import (
@@ -66,11 +68,12 @@ class Store(Protocol):
 class HostService:
     """One host's daemon. Thread-safe: reads of the outside hold the loop's lock."""
 
-    def __init__(self, host: str, store: Store, loop: Loop, apps: Sequence[App]) -> None:
+    def __init__(self, host: str, store: Store, loop: Loop, apps: Sequence[App], log: AclLog) -> None:
         self._host = host
         self._store = store
         self._loop = loop
         self._apps = apps
+        self._acl_log = log
         self._operations = Operations(loop)
 
     # -- plan, apply, destroy ----------------------------------------------------------------------------
@@ -312,6 +315,10 @@ class HostService:
                     packets[cookie] += some
                     octets[cookie] += size
         return {cookie: (packets[cookie], octets[cookie]) for cookie in packets}
+
+    def acl_log(self, after: int = 0, timeout: float = 0.0) -> tuple[AclLogLine, ...]:
+        """See `Service.acl_log`."""
+        return self._acl_log.lines(after, timeout)
 
     def flows(self, bridge: str, *, source: FlowSource = "observed") -> tuple[FlowView, ...]:
         """See `Service.flows`."""

@@ -63,10 +63,11 @@ class TopologyBuilder:
             "nodes", name, {"kind": "bridge", "datapath": datapath, "description": description}
         )
 
-    def linux_bridge(self, name: str, *, network: str, description: str = "") -> Self:
-        return self._named(
-            "nodes", name, {"kind": "linux-bridge", "network": network, "description": description}
-        )
+    def linux_bridge(
+        self, name: str, *, network: str, learn_limit: int | None = None, description: str = ""
+    ) -> Self:
+        keys = {"network": network, "learn_limit": learn_limit, "description": description}
+        return self._named("nodes", name, {"kind": "linux-bridge", **keys})
 
     def namespace(self, name: str, *, tenant: str, description: str = "") -> Self:
         return self._named("nodes", name, {"kind": "namespace", "tenant": tenant, "description": description})
@@ -83,11 +84,12 @@ class TopologyBuilder:
         interface: str,
         network: str | None = None,
         trunk: Mapping[str, int] | None = None,
+        learn_limit: int | None = None,
         description: str = "",
     ) -> Self:
         """A device of the host. network: untagged. trunk: network -> VLAN tag on the wire."""
-        keys = {"interface": interface, "network": network, "trunk": trunk, "description": description}
-        return self._named("nodes", name, {"kind": "uplink", **keys})
+        keys = {"interface": interface, "network": network, "trunk": trunk, "learn_limit": learn_limit}
+        return self._named("nodes", name, {"kind": "uplink", **keys, "description": description})
 
     def interface(
         self,
@@ -104,6 +106,7 @@ class TopologyBuilder:
         router: bool | None = None,
         acls: str | Iterable[str] = (),
         bypass: bool | None = None,
+        learn_limit: int | None = None,
         description: str = "",
     ) -> Self:
         """An interface of a namespace or virtual machine named before.
@@ -121,6 +124,7 @@ class TopologyBuilder:
             "router": router,
             "acls": _listed(acls),
             "bypass": bypass,
+            "learn_limit": learn_limit,
             "description": description,
         }
         namespace = self._namespace(node, f"interface '{name}'", ("namespace", "vm"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vswitchctl.model.topology import AllowedPair
+from vswitchctl.model.topology import LEARN_LIMIT, AllowedPair
 from vswitchctl.topology.source import Path
 from vswitchctl.topology.subject import Issue, Placed, Subject
 
@@ -19,13 +19,25 @@ def enforceable(subject: Subject) -> Iterator[Issue]:
         linux = shared.get(placed.end)
         if linux is None:
             continue
-        for key in ("port_security", *EXEMPTIONS):
+        for key in ("port_security", "learn_limit", *EXEMPTIONS):
             if getattr(placed.interface, key) != type(placed.interface).model_fields[key].default:
                 message = (
                     f"changes nothing: '{placed.end}' is behind Linux bridge '{linux}', where none is checked"
                 )
                 remedy = "link it to an Open vSwitch bridge, or remove the key"
                 yield Issue((*placed.path, key), message, remedy, "warning")
+
+
+def learn_limits(subject: Subject) -> Iterator[Issue]:
+    """An interface teaches the switch MACs only where it may send from others than its own."""
+    for placed in subject.interfaces:
+        interface = placed.interface
+        if interface.learn_limit == LEARN_LIMIT:
+            continue
+        own = (None, subject.topology.endpoint_mac(placed.end))
+        if interface.port_security and all(pair.mac in own for pair in interface.allowed):
+            message = "changes nothing: the interface sends from its own MAC alone, which is not learned"
+            yield Issue((*placed.path, "learn_limit"), message, "remove the key", "warning")
 
 
 def exemptions(subject: Subject) -> Iterator[Issue]:

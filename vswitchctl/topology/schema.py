@@ -79,6 +79,10 @@ _KEYS: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("Rule", "protocol"): _PROTOCOL,
     ("Rule", "from"): _PEER,
     ("Rule", "to"): _PEER,
+    ("Rule", "log"): {
+        "anyOf": [{"type": "boolean"}, {"$ref": "#/$defs/Log"}],
+        "examples": [True, {"rate": 10}],
+    },
     ("Peer", "cidr"): {"anyOf": [_CIDR, {"type": "null"}]},
     ("Route", "to"): {"anyOf": [{"const": "default"}, _PREFIXED], "examples": ["default", "10.2.0.0/24"]},
     ("Route", "via"): {**_ADDRESS, "examples": ["10.1.0.1"]},

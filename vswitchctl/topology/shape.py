@@ -114,7 +114,7 @@ def _may_be_boolean(path: Path) -> bool:
         case ("nodes", _, "interfaces", _, str(key)):
             return key in BOOLEANS[Interface] or key not in Interface.model_fields
         case ("acls", _, int(), str(key)):
-            return key in BOOLEANS[Rule] or key not in Rule.model_fields
+            return key == "log" or key in BOOLEANS[Rule] or key not in Rule.model_fields
     return False
 
 

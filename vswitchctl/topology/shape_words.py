@@ -9,7 +9,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from vswitchctl.model.policy import Peer, Rule
+from vswitchctl.model.policy import MOST_LINES, Log, Peer, Rule
 from vswitchctl.model.topology import (
     MTU_MAX,
     MTU_MIN,
@@ -69,7 +69,10 @@ _RANGES: Final = {
     "trunk": f"a VLAN tag is {VLAN_MIN} to {VLAN_MAX}",
     "mtu": f"an MTU is {MTU_MIN} to {MTU_MAX}",
     "cost": "a cost is 1 to 65535",
+    "mac_ageing": "the ageing time is 1 to 65535 seconds",
+    "learn_limit": "a port may have 0 to 65535 learned MACs",
     "icmp_type": "an ICMP type is 0 to 255",
+    "rate": f"a log has 1 to {MOST_LINES} lines a second",
 }
 
 
@@ -103,6 +106,8 @@ def _keys(loc: tuple[str | int, ...]) -> tuple[str, ...]:
             model = Rule
         case ("acls", _, _, "from" | "to"):
             model = Peer
+        case ("acls", _, _, "log"):
+            model = Log
         case ("expect",):
             model = Expect
     return tuple(model.model_fields)
@@ -192,6 +197,8 @@ def _not_mapping(details: ErrorDetails) -> Words:
     example = "write the keys below it, indented, or {key: value}"
     if loc[:1] == ("links",):
         example = 'write a link as {ends: ["web1:eth0", br-a]}'
+    elif loc[-1:] == ("log",):
+        example = "write true, or {rate: 10} for ten lines a second"
     elif isinstance(details["input"], list):
         example = "a mapping has names with a colon, not dashes: 'web1: {...}'"
     return f"a mapping is meant, this is {kind_of(details['input'])}", example, ()

@@ -51,6 +51,7 @@ CHECKS: Final[tuple[Callable[[Subject], Iterator[Issue]], ...]] = (
     check_security.enforceable,
     check_security.exemptions,
     check_security.allowed_pairs,
+    check_security.learn_limits,
     check_policy.groups,
     check_policy.rules,
     check_policy.interfaces,
