@@ -251,7 +251,7 @@ class Fabric:
         self.topology = topology
         stored = Stored(topology, 1, allocate_tags(topology, {}), zones=allocate_zones(topology, {}, ()))
         apps = load_apps()
-        running = Facts(vms=all_running(topology))
+        running = Facts(vms=all_running(topology), linux_bridges=frozenset(topology.nodes))
         facts = provisional(compile_topology(stored, running, apps), running)
         self.desired: DesiredState = compile_topology(stored, facts, apps)
         wiring = compile_wiring(topology, facts)

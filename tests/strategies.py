@@ -115,7 +115,8 @@ def _trunk(draft: _Draft, a: str, b: str) -> None:
 def _linux_bridges(draft: _Draft, bridges: list[str], count: int) -> None:
     for number in range(count):
         name, network = f"lan{number}", draft.draw(st.sampled_from(draft.networks))
-        draft.data["nodes"][name] = {"kind": "linux-bridge", "network": network}
+        external = draft.draw(st.booleans())
+        draft.data["nodes"][name] = {"kind": "linux-bridge", "network": network, "external": external}
         draft.homes[network].append(name)
         for bridge in draft.draw(st.lists(st.sampled_from(bridges), min_size=1, max_size=2, unique=True)):
             draft.link(name, bridge)

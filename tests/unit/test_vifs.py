@@ -66,9 +66,9 @@ def where(observed: ObservedDomains, kernel: ObservedNetlink, switch: ObservedOv
 
 def test_a_running_domain_s_tap_is_where_libvirt_put_it() -> None:
     observed = ObservedDomains((domain(nic(interface_id="i-1")),))
-    assert where(observed, netlink({"vnet0": "virbr0"})) == Vif("vnet0", "u-1", "i-1", "virbr0")
+    assert where(observed, netlink({"vnet0": "virbr0"})) == Vif("vnet0", "u-1", "i-1", "virbr0", "virbr0")
     assert where(observed, netlink({"vnet0": ""}), ovs(foreign={"vnet0": "ovsbr0"})) == Vif(
-        "vnet0", "u-1", "i-1", "", "ovsbr0"
+        "vnet0", "u-1", "i-1", "", "", "ovsbr0"
     )
 
 
@@ -76,7 +76,10 @@ def test_where_it_came_from_is_remembered_and_where_libvirt_puts_it_back_counts(
     observed = ObservedDomains((domain(nic()),))
     marked = {"vnet0": TapSpec(LINK, "lan0")}
     assert where(observed, netlink({"vnet0": ""}, marked)).linux_bridge == "lan0"
-    assert where(observed, netlink({"vnet0": "lan1"}, marked)).linux_bridge == "lan1"
+    moved = where(observed, netlink({"vnet0": "lan1"}, marked))
+    assert (moved.master, moved.linux_bridge) == ("lan1", "lan0")
+    facts = Facts(vms=VmFacts({KEY: moved}))
+    assert compile_wiring(TOPOLOGY, facts).netlink.taps == {"vnet0": TapSpec(LINK, "lan1")}
     marks = VifMarks("i-1", MAC, "u-1", "db", "ovsbr0")
     ports = {PortKey("br-a", "vnet0"): OvsPortSpec(LINK, vif=marks)}
     assert where(observed, netlink({"vnet0": ""}), ovs(ports)).ovs_bridge == "ovsbr0"
@@ -129,7 +132,7 @@ def test_a_silent_libvirt_takes_nothing_back() -> None:
 
 
 def test_a_plugged_nic_is_a_tap_and_a_port() -> None:
-    facts = Facts(vms=VmFacts({KEY: Vif("vnet0", "u-1", "i-1", "lan0", "ovsbr0")}))
+    facts = Facts(vms=VmFacts({KEY: Vif("vnet0", "u-1", "i-1", "lan0", "lan0", "ovsbr0")}))
     wiring = compile_wiring(TOPOLOGY, facts)
     assert wiring.netlink == NetlinkState(taps={"vnet0": TapSpec(LINK, "lan0")})
     marks = VifMarks("i-1", MAC, "u-1", "db", "ovsbr0")
@@ -143,3 +146,61 @@ def test_one_that_is_not_there_is_a_remark_alone() -> None:
     assert wiring.ovs.ports == {}
     remark = Remark("pending", "there is no domain 'db' yet")
     assert wiring.remarks == {LINK: remark, NIC: remark}
+
+
+def in_linux_bridge(external: bool) -> Topology:
+    lan = {"kind": "linux-bridge", "network": "web", "external": external}
+    document = TOPOLOGY.model_dump(mode="json")
+    document["nodes"] = {"lan0": lan, "db1": document["nodes"]["db1"]}
+    return Topology.model_validate(document | {"links": [{"ends": [f"db1:{MAC}", "lan0"]}]})
+
+
+IN_LAN = Owner("t", f"links/db1:{MAC}--lan0")
+
+
+@pytest.mark.parametrize(
+    ("vif", "taps"),
+    [
+        (Vif("vnet0", master="lan0", linux_bridge="lan0"), {}),
+        (Vif("vnet0", master="", linux_bridge="lan0"), {}),
+        (Vif("vnet0", master="", linux_bridge=""), {"vnet0": TapSpec(IN_LAN, "", "lan0")}),
+        (Vif("vnet0", master="lan1", linux_bridge="lan1"), {"vnet0": TapSpec(IN_LAN, "lan1", "lan0")}),
+        (Vif("vnet0", master="lan0", linux_bridge="lan1"), {"vnet0": TapSpec(IN_LAN, "lan1", "lan0")}),
+        (Vif("vnet0", master="lan2", linux_bridge="lan1"), {"vnet0": TapSpec(IN_LAN, "lan2", "lan0")}),
+    ],
+)
+def test_a_nic_in_a_linux_bridge_is_moved_there_and_left_where_libvirt_puts_it_there(
+    vif: Vif, taps: dict[str, TapSpec]
+) -> None:
+    facts = Facts(vms=VmFacts({KEY: vif}), linux_bridges=frozenset({"lan0"}))
+    for external in (False, True):
+        wiring = compile_wiring(in_linux_bridge(external), facts)
+        assert wiring.netlink.taps == taps
+        assert set(wiring.netlink.linux_bridges) == (set() if external else {"lan0"})
+        assert wiring.ovs.ports == {}
+        assert wiring.remarks == {}
+
+
+def test_a_linux_bridge_of_others_that_is_not_there_is_waited_for() -> None:
+    facts = Facts(vms=VmFacts({KEY: Vif("vnet0")}))
+    wiring = compile_wiring(in_linux_bridge(external=True), facts)
+    assert wiring.netlink == NetlinkState()
+    remark = Remark("pending", "there is no Linux bridge 'lan0' yet")
+    assert wiring.remarks == {Owner("t", "nodes/lan0"): remark, IN_LAN: remark}
+
+
+def test_a_port_of_open_vswitch_is_not_put_into_a_linux_bridge() -> None:
+    facts = Facts(vms=VmFacts({KEY: Vif("vnet0", ovs_bridge="theirs tag=5")}))
+    wiring = compile_wiring(in_linux_bridge(external=False), facts)
+    assert wiring.netlink.taps == {}
+    assert wiring.remarks[IN_LAN].reason == (
+        "libvirt has its TAP in Open vSwitch bridge 'theirs'; link it to a bridge of that kind"
+    )
+
+
+def test_a_tap_in_a_linux_bridge_stays_while_libvirt_is_silent() -> None:
+    observed = ObservedDomains(silent={URI: "libvirt does not answer"})
+    facts = vm_facts(observed, netlink({"vnet0": "lan0"}, {"vnet0": TapSpec(IN_LAN, "lan1", "lan0")}), ovs())
+    wiring = compile_wiring(in_linux_bridge(external=False), Facts(vms=facts))
+    assert wiring.netlink.taps == {"vnet0": TapSpec(IN_LAN, "lan1", "lan0")}
+    assert wiring.remarks[IN_LAN] == Remark("stale", "libvirt does not answer")

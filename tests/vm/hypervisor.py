@@ -87,10 +87,12 @@ class Nic:
     source: str = ""
     openvswitch: bool = False
     offload: bool = False
+    portgroup: str = ""
     extra: str = ""
 
     def xml(self) -> str:
-        source = f"<source {self.kind}={quoteattr(self.source)}/>" if self.source else ""
+        group = f" portgroup={quoteattr(self.portgroup)}" if self.portgroup else ""
+        source = f"<source {self.kind}={quoteattr(self.source)}{group}/>" if self.source else ""
         port = "<virtualport type='openvswitch'/>" if self.openvswitch else ""
         off = "csum='off' gso='off' tso4='off' tso6='off' ecn='off' ufo='off'"
         driver = "" if self.offload else f"<driver><host {off}/></driver>"

@@ -82,6 +82,7 @@ class Compiler:
             {key: n for key, n in facts.ofports.items() if key.bridge in bridges},
             facts.system_datapath,
             facts.vms.of(domains),
+            facts.linux_bridges & nodes.keys(),
         )
         kept = self._kept.get(name)
         if kept is not None and kept[0] == stored and kept[1] == own:

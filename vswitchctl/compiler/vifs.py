@@ -24,7 +24,7 @@ def vm_facts(domains: ObservedDomains, netlink: ObservedNetlink, ovs: ObservedOv
     for domain in domains.domains:
         for key, vif in known.of(domain, sole=names[domain.name] == 1).items():
             vifs[key] = vif
-    return VmFacts(vifs, frozenset(names), silent)
+    return VmFacts(vifs, frozenset(names), silent, known.held(silent) if silent else {})
 
 
 class _Known:
@@ -69,27 +69,46 @@ class _Known:
             device=device,
             vm=domain.uuid,
             interface_id=interface.interface_id or f"{domain.name}/{interface.mac}",
-            linux_bridge=self._linux_bridge(device),
+            master=self._netlink.taps[device],
+            linux_bridge=self._former(device),
             ovs_bridge=ours.former if ours is not None else self._foreign.get(device, ""),
             status="stale" if stale else "in-sync",
             reason=stale,
             host_checksum=interface.host_checksum,
         )
 
-    def _linux_bridge(self, device: str) -> str:
-        """Where it goes back: the bridge that it is a port of against our will, else the one of its mark."""
+    def _former(self, device: str) -> str:
+        """Where it was when we took it, by its mark; where it is, as long as it has none."""
         marked = self._netlink.owned.taps.get(device)
-        return self._netlink.taps[device] or (marked.former if marked is not None else "")
+        return self._netlink.taps[device] if marked is None else marked.former
 
     def remembered(self, reason: str) -> dict[VifKey, Vif]:
         """Those that ports of ours speak of, where libvirt cannot be asked."""
         found = {}
         for device, marks in self._ours.items():
             if device in self._netlink.taps:
-                bridge = self._linux_bridge(device)
-                vif = Vif(device, marks.vm_id, marks.iface_id, bridge, marks.former, "stale", reason)
+                vif = Vif(
+                    device=device,
+                    vm=marks.vm_id,
+                    interface_id=marks.iface_id,
+                    master=self._netlink.taps[device],
+                    linux_bridge=self._former(device),
+                    ovs_bridge=marks.former,
+                    status="stale",
+                    reason=reason,
+                )
                 found[VifKey(marks.domain, marks.attached_mac)] = vif
         return found
+
+    def held(self, reason: str) -> dict[str, Vif]:
+        """TAPs that we put into Linux bridges: their marks name the link, and not the domain."""
+        return {
+            spec.owner.text: Vif(
+                device=device, master=spec.master, linux_bridge=spec.former, status="stale", reason=reason
+            )
+            for device, spec in self._netlink.owned.taps.items()
+            if device not in self._ours
+        }
 
 
 def _pending(reason: str) -> Vif:

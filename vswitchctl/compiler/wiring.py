@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from vswitchctl.model.domains import VifKey
+from vswitchctl.model.domains import Vif, VifKey
 from vswitchctl.model.state import (
     ROOT,
     Facts,
@@ -86,6 +86,13 @@ def compile_wiring(topology: Topology, facts: Facts) -> Wiring:
     return Wiring(build.netlink, build.ovs, build.ports, build.remarks)
 
 
+def _former(vif: Vif, wanted: str) -> str:
+    """The Linux bridge that a TAP goes back to: another than the wanted one that it is in now was put there
+    by libvirt since we took it.
+    """
+    return vif.linux_bridge if vif.master in ("", wanted) else vif.master
+
+
 class _Wiring:
     """Collects resources while it walks the topology once."""
 
@@ -109,15 +116,26 @@ class _Wiring:
         if isinstance(node, Bridge):
             self.ovs.bridges[name] = OvsBridgeSpec(owner, datapath_type(node, self.facts))
         elif isinstance(node, LinuxBridge):
-            self.netlink.linux_bridges[name] = LinuxBridgeSpec(
-                owner, self.topology.networks[node.network].mtu
-            )
+            self._linux_bridge(name, node, owner)
         elif isinstance(node, Namespace):
             routes = frozenset(RouteSpec(route.to, route.via) for route in node.routes)
             self.netlink.namespaces[name] = NamespaceSpec(owner, routes)
 
+    def _linux_bridge(self, name: str, node: LinuxBridge, owner: Owner) -> None:
+        if not node.external:
+            self.netlink.linux_bridges[name] = LinuxBridgeSpec(
+                owner, self.topology.networks[node.network].mtu
+            )
+        elif name not in self.facts.linux_bridges:
+            self.remarks[owner] = Remark("pending", f"there is no Linux bridge '{name}' yet")
+
     def link(self, link: Link) -> None:
         owner = Owner(self.topology.name, f"links/{link_name(link)}")
+        for end in link.ends:
+            missing = self.remarks.get(Owner(self.topology.name, f"nodes/{end}"))
+            if missing is not None:
+                self.remarks[owner] = missing
+                return
         kind = link_kind(self.topology, link, self.facts)
         if kind == "uplink":
             self._uplink(link, owner)
@@ -140,20 +158,36 @@ class _Wiring:
                 self._port(other, end, node.interface, OvsPortSpec(owner))
 
     def _tap(self, link: Link, owner: Owner) -> None:
-        """libvirt makes the TAP; it is released from where libvirt put it, and becomes our port."""
+        """libvirt makes the TAP; it is taken from where libvirt put it, and becomes our port."""
         for end, other in (link.ends, link.ends[::-1]):
             name, mac = split_end(end)
             node = self.topology.nodes[name]
             if not isinstance(node, Vm):
                 continue
             vif = self.facts.vms.vif(VifKey(node.domain, mac))
+            in_linux = isinstance(self.topology.nodes[other], LinuxBridge)
+            if in_linux and not vif.device:
+                vif = self.facts.vms.held.get(owner.text, vif)
+            if vif.device and not in_linux:
+                marks = VifMarks(vif.interface_id, mac, vif.vm, node.domain, vif.ovs_bridge)
+                self.netlink.taps[vif.device] = TapSpec(owner, _former(vif, ""))
+                self._port(other, end, vif.device, OvsPortSpec(owner, vif=marks))
+            elif vif.device:
+                vif = self._tap_in_linux_bridge(vif, other, owner)
             if vif.status != "in-sync":
                 remark = Remark(vif.status, vif.reason)
                 self.remarks[owner] = self.remarks[Owner(self.topology.name, f"interfaces/{end}")] = remark
-            if vif.device:
-                self.netlink.taps[vif.device] = TapSpec(owner, vif.linux_bridge)
-                marks = VifMarks(vif.interface_id, mac, vif.vm, node.domain, vif.ovs_bridge)
-                self._port(other, end, vif.device, OvsPortSpec(owner, vif=marks))
+
+    def _tap_in_linux_bridge(self, vif: Vif, bridge: str, owner: Owner) -> Vif:
+        """One that libvirt itself puts there is left as it is, without a mark."""
+        if vif.ovs_bridge:
+            where = vif.ovs_bridge.partition(" ")[0]
+            reason = f"libvirt has its TAP in Open vSwitch bridge '{where}'; link it to a bridge of that kind"
+            return replace(vif, status="pending", reason=reason)
+        former = _former(vif, bridge)
+        if former != bridge:
+            self.netlink.taps[vif.device] = TapSpec(owner, former, master=bridge)
+        return vif
 
     def _patch(self, link: Link, owner: Owner) -> None:
         name = {end: self._device(end, other) for end, other in (link.ends, link.ends[::-1])}

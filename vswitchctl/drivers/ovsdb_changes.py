@@ -41,9 +41,11 @@ class ChangeWriter:
         self._bridges = dict(snapshot.bridges)
         self._ports: dict[str, tuple[Any, Any]] = dict(snapshot.ports)
         self._interfaces = set(snapshot.interfaces)
+        self._going: set[object] = set()
 
     def write(self, changes: Sequence[Change]) -> None:
         """Write them all, given `in_order`, and ask ovs-vswitchd to confirm (Open_vSwitch.next_cfg)."""
+        self._going = {c.key for c in changes if c.kind is Kind.BRIDGE and c.action is Action.REMOVE}
         for change in changes:
             try:
                 self._write(change)
@@ -68,7 +70,8 @@ class ChangeWriter:
             return
         row, bridge = found
         _require_ours(row, f"port '{key.name}'", {owner})
-        former = give_back(row, bridge, self._bridges)
+        staying = {name: there for name, there in self._bridges.items() if name not in self._going}
+        former = give_back(row, bridge, staying)
         if former is not None:
             self._ports[key.name] = (row, former)
             return

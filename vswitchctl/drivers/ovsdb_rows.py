@@ -50,6 +50,14 @@ def parse_vif(ids: Mapping[str, str]) -> VifMarks | None:
     return VifMarks(iface_id, mac, vm_id, ids[DOMAIN_KEY], ids.get(FORMER_KEY, ""))
 
 
+def vlan_words(row: Any) -> str:
+    """A Port's VLAN settings in words, 'tag=5 vlan_mode=access'; '' where it has none."""
+    words = [f"tag={row.tag[0]}"] if row.tag else []
+    words += [f"trunks={','.join(map(str, sorted(row.trunks)))}"] if row.trunks else []
+    words += [f"vlan_mode={row.vlan_mode[0]}"] if row.vlan_mode else []
+    return " ".join(words)
+
+
 def datapath_id(owner: Owner, bridge: str) -> str:
     """A stable datapath id, 16 hexadecimal digits.
 
@@ -76,13 +84,17 @@ def only(values: list[Any]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class PortRow:
-    """A parsed Port with its Interface. `spec` is None where it is not ours. interfaces: their names."""
+    """A parsed Port with its Interface. `spec` is None where it is not ours. interfaces: their names.
+
+    vlan: its VLAN settings where it is not ours, see `vlan_words`.
+    """
 
     name: str
     spec: OvsPortSpec | None
     ofport: int | None
     error: str
     interfaces: tuple[str, ...]
+    vlan: str = ""
 
     @property
     def owner(self) -> Owner | None:
@@ -148,12 +160,8 @@ def _parse_bridge(row: Any) -> BridgeRow:
 
 
 def _port_drift(row: Any, interfaces: list[Any], owner: Owner, options: Mapping[str, str]) -> Iterator[str]:
-    if row.tag:
-        yield f"tag={row.tag[0]}"
-    if row.trunks:
-        yield f"trunks={','.join(map(str, sorted(row.trunks)))}"
-    if row.vlan_mode:
-        yield f"vlan_mode={row.vlan_mode[0]}"
+    if vlan := vlan_words(row):
+        yield vlan
     if [interface.name for interface in interfaces] != [row.name]:
         yield f"interfaces={','.join(sorted(interface.name for interface in interfaces))}"
     elif mark(interfaces[0]) != owner:
@@ -168,13 +176,15 @@ def _parse_port(row: Any, interfaces: list[Any]) -> PortRow:
     ofport = only(first.ofport)
     error = " ".join((only(first.error) or "").split())
     spec = None
-    owner = mark(row)
-    if owner is not None:
+    owner, vlan = mark(row), ""
+    if owner is None:
+        vlan = vlan_words(row)
+    else:
         options = first.options
         drift = ", ".join(_port_drift(row, interfaces, owner, options))
         spec = OvsPortSpec(owner, first.type, options.get("peer"), drift, parse_vif(first.external_ids))
     names = tuple(interface.name for interface in interfaces)
-    return PortRow(row.name, spec, ofport if ofport and ofport > 0 else None, error, names)
+    return PortRow(row.name, spec, ofport if ofport and ofport > 0 else None, error, names, vlan)
 
 
 @dataclass(slots=True)
@@ -211,7 +221,7 @@ class _Draft:
         if port.spec is not None:
             self.state.ports[key] = port.spec
         else:
-            self.foreign_ports[port.name] = bridge.name
+            self.foreign_ports[port.name] = f"{bridge.name} {port.vlan}".rstrip()
             if bridge.spec is not None:
                 self.foreign.append(Foreign("port", port.name, f"on bridge {bridge.name}"))
         if bridge.spec is not None:

@@ -143,7 +143,7 @@ BRIDGE = Table(
 LINUX_BRIDGE = Table(
     "Linux_Bridge",
     LinuxBridge,
-    {"network": PLAIN, "learn_limit": LEARNED, **_ABOUT},
+    {"network": PLAIN, "external": PLAIN, "learn_limit": LEARNED, **_ABOUT},
     entity="nodes/{name}",
     constant={"kind": "linux-bridge"},
 )

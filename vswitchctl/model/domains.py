@@ -102,13 +102,15 @@ class Vif:
 
     device: its TAP, '' where it has none now, and `reason` says why. status: of its entity.
     vm: the domain's UUID. interface_id: what external_ids:iface-id says.
-    linux_bridge, ovs_bridge: what the TAP was a port of before it was ours, '' for none.
+    master: the Linux bridge that the TAP is a port of now, '' for none.
+    linux_bridge, ovs_bridge: what it was a port of before it was ours, '' for none.
     host_checksum: the guest may leave checksums to the host.
     """
 
     device: str = ""
     vm: str = ""
     interface_id: str = ""
+    master: str = ""
     linux_bridge: str = ""
     ovs_bridge: str = ""
     status: Literal["in-sync", "pending", "stale", "bypasses"] = "in-sync"
@@ -118,11 +120,15 @@ class Vif:
 
 @dataclass(frozen=True, slots=True)
 class VmFacts:
-    """What compile knows of virtual machines. domains: the names of those there are. silent: see Observed."""
+    """What compile knows of virtual machines. domains: the names of those there are. silent: see Observed.
+
+    held: while libvirt cannot be asked, what TAPs in Linux bridges say of themselves, by their owner's text.
+    """
 
     vifs: Mapping[VifKey, Vif] = field(default_factory=dict)
     domains: frozenset[str] = frozenset()
     silent: str = ""
+    held: Mapping[str, Vif] = field(default_factory=dict)
 
     def vif(self, key: VifKey) -> Vif:
         """Where the NIC is, or why that is not known."""
@@ -140,4 +146,4 @@ class VmFacts:
         if not domains:
             return VmFacts()
         vifs = {key: vif for key, vif in self.vifs.items() if key.domain in domains}
-        return VmFacts(vifs, self.domains & domains, self.silent)
+        return VmFacts(vifs, self.domains & domains, self.silent, self.held)

@@ -106,9 +106,10 @@ class VethSpec:
 
 @dataclass(frozen=True, slots=True)
 class TapSpec:
-    """A TAP of a virtual machine's that is our port, up, and a port of no Linux bridge.
+    """A TAP of a virtual machine's that is our port, or one of a Linux bridge that we put it into; up.
 
-    The mark is its ifalias, with `former`: the Linux bridge it was taken from and goes back to, '' for none.
+    master: that Linux bridge, '' for none. The mark is its ifalias, with `former`: the Linux bridge it was
+    taken from and goes back to, '' for none.
     """
 
     owner: Owner
@@ -139,7 +140,8 @@ class VifMarks:
     """What a virtual machine's port says of it, in external_ids of its Interface (ovs-vswitchd.conf.db(5)).
 
     domain: its name, for when libvirt cannot be asked.
-    former: the Open vSwitch bridge where libvirt had put the port, and where it goes back; '' for none.
+    former: the Open vSwitch bridge, and VLAN, where libvirt had put the port, and where it goes back,
+    'theirs tag=5'; '' for none.
     """
 
     iface_id: str
@@ -199,6 +201,7 @@ class ObservedNetlink:
     namespaces: every name under /run/netns -> owner or None.
     unopened: devices in the root namespace that nobody listens to in promiscuous mode, as a switch does.
     taps: every TUN or TAP device in the root namespace -> the Linux bridge it is a port of, '' for none.
+    foreign_bridges: Linux bridges in the root namespace that are not ours.
     """
 
     owned: NetlinkState
@@ -207,6 +210,7 @@ class ObservedNetlink:
     namespaces: dict[str, Owner | None]
     unopened: frozenset[str] = frozenset()
     taps: Mapping[str, str] = field(default_factory=dict)
+    foreign_bridges: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +219,7 @@ class ObservedOvs:
 
     errors: Interface.error texts. names: every bridge and port name -> owner or None.
     datapath_types: what this vswitchd offers. foreign: bridges, and ports on our bridges, of others.
-    foreign_ports: port of somebody else -> its bridge.
+    foreign_ports: port of somebody else -> its bridge and VLAN, 'theirs tag=5'.
     """
 
     owned: OvsState
@@ -257,9 +261,10 @@ class Facts:
     """What compile needs to know of the host, and nothing else.
 
     ofports: (bridge, port) -> OpenFlow port number. system_datapath: the openvswitch kernel module is usable.
-    vms: virtual machines, and where their NICs are.
+    vms: virtual machines, and where their NICs are. linux_bridges: those of others.
     """
 
     ofports: Mapping[PortKey, int] = field(default_factory=dict)
     system_datapath: bool = False
     vms: VmFacts = field(default_factory=VmFacts)
+    linux_bridges: frozenset[str] = frozenset()

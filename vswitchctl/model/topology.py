@@ -223,6 +223,9 @@ class LinuxBridge(Entity):
 
     kind: Literal["linux-bridge"]
     network: Name
+    external: StrictBool = Field(
+        False, description="it is somebody else's, such as libvirt's: linked, and neither made nor removed"
+    )
     learn_limit: LearnLimit = LEARN_LIMIT
 
 

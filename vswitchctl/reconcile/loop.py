@@ -126,7 +126,7 @@ class Loop:
 
     def facts(self, ovs: ObservedOvs, netlink: ObservedNetlink) -> Facts:
         vms = VmFacts() if self.domains is None else vm_facts(self.domains.read(), netlink, ovs)
-        return Facts(ovs.ofports, self.system_datapath(ovs), vms)
+        return Facts(ovs.ofports, self.system_datapath(ovs), vms, netlink.foreign_bridges)
 
     def system_datapath(self, ovs: ObservedOvs) -> bool:
         """Whether bridges declared 'auto' are the kernel's."""

@@ -10,7 +10,7 @@ from vswitchctl.errors import Conflict, InvalidTopology, NotFound
 from vswitchctl.model.domains import VifKey, VmFacts
 from vswitchctl.model.intent import Intent, Stored, claims
 from vswitchctl.model.state import Facts, ObservedNetlink, ObservedOvs, Owner
-from vswitchctl.model.topology import Bridge, Topology, Uplink, Vm, split_end
+from vswitchctl.model.topology import Bridge, LinuxBridge, Topology, Uplink, Vm, split_end
 from vswitchctl.topology.validate import validate
 
 FEW = 4
@@ -37,6 +37,9 @@ def refuse_conflicts(topology: Topology, intent: Intent, netlink: ObservedNetlin
             theirs[taken[claim]].append(name)
         elif kind == "vif":
             continue  # libvirt's, and ours to plug
+        elif _is_external(topology, entity):
+            if name in netlink.devices and name not in netlink.foreign_bridges:
+                problems.append(f"{entity}: device '{name}' is no Linux bridge of somebody else's")
         elif isinstance(topology.nodes[entity.removeprefix("nodes/")], Uplink):
             if name in ovs.names and ovs.names[name] is None:
                 problems.append(f"{entity}: device '{name}' is already a port of somebody else's bridge")
@@ -48,6 +51,11 @@ def refuse_conflicts(topology: Topology, intent: Intent, netlink: ObservedNetlin
     problems += [f"topology '{other}' already has {_few(names)}" for other, names in theirs.items()]
     if problems:
         raise Conflict(_few(problems, "; "), "rename the nodes, or remove what has their names")
+
+
+def _is_external(topology: Topology, entity: str) -> bool:
+    node = topology.nodes[entity.removeprefix("nodes/")]
+    return isinstance(node, LinuxBridge) and node.external
 
 
 def refuse_bypassed(topology: Topology, vms: VmFacts) -> None:

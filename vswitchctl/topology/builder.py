@@ -64,9 +64,20 @@ class TopologyBuilder:
         )
 
     def linux_bridge(
-        self, name: str, *, network: str, learn_limit: int | None = None, description: str = ""
+        self,
+        name: str,
+        *,
+        network: str,
+        external: bool | None = None,
+        learn_limit: int | None = None,
+        description: str = "",
     ) -> Self:
-        keys = {"network": network, "learn_limit": learn_limit, "description": description}
+        keys = {
+            "network": network,
+            "external": external,
+            "learn_limit": learn_limit,
+            "description": description,
+        }
         return self._named("nodes", name, {"kind": "linux-bridge", **keys})
 
     def namespace(self, name: str, *, tenant: str, description: str = "") -> Self:

@@ -219,6 +219,9 @@ def assemble(contents: Mapping[str, Contents], names: Mapping[str, Owner | None]
         namespaces={**{name: spec.owner for name, spec in state.namespaces.items()}, **names},
         unopened=frozenset(link.name for link in root.links.values() if not link.promiscuous),
         taps=taps,
+        foreign_bridges=frozenset(
+            link.name for link in root.links.values() if link.kind == "bridge" and link.owner is None
+        ),
     )
 
 

@@ -24,7 +24,10 @@ def alias(spec: TapSpec) -> str:
 
 
 def take(work: Work, changes: Sequence[Change]) -> None:
-    """Mark each, release it from its Linux bridge, and bring it up. One that is gone again is left."""
+    """Mark each, take it from its Linux bridge to the wanted one or none, and bring it up.
+
+    One that is gone again is left.
+    """
     batch = Batch()
     for change in changes:
         name, spec = str(change.key), change.desired
@@ -33,7 +36,7 @@ def take(work: Work, changes: Sequence[Change]) -> None:
             continue
         if not link.alias or link.tap_mark is not None:
             batch.add(change, message.set_link(name, alias=alias(spec)), GONE)
-            batch.add(change, message.set_link(name, master=0 if link.master else None, up=True), GONE)
+            batch.add(change, message.set_link(name, master=_master(work, change, link), up=True), GONE)
         else:
             work.fail(change, f"TAP '{name}' has an alias that is not ours: '{link.alias}'; remove it")
     work.send(ROOT, batch)
@@ -52,9 +55,23 @@ def give_back(work: Work, changes: Sequence[Change]) -> None:
         bridge = work.host.link(ROOT, mark[1]) if mark[1] else None
         if bridge is not None and bridge.kind == "bridge":
             batch.add(change, message.set_link(name, master=bridge.index), GONE)
+        elif change.observed.master:
+            batch.add(change, message.set_link(name, master=0), GONE)
         batch.add(change, message.set_link(name, alias=""), GONE)
     work.send(ROOT, batch)
     work.done(len(changes))
+
+
+def _master(work: Work, change: Change, link: Link) -> int | None:
+    """The ifindex of its master to be, 0 for none, None where nothing is to be changed."""
+    wanted = change.desired.master
+    if not wanted:
+        return 0 if link.master else None
+    bridge = work.host.link(ROOT, wanted)
+    if bridge is None or bridge.kind != "bridge":
+        work.fail(change, f"TAP '{link.name}' should be in Linux bridge '{wanted}', which is not there")
+        return None
+    return bridge.index
 
 
 def _tap(work: Work, name: str) -> Link | None:
