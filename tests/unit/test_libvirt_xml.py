@@ -26,7 +26,18 @@ def test_a_nic_of_a_network_says_all_of_itself() -> None:
     assert xml.interfaces(domain(nic)) == xml.Interfaces(
         (
             DomainInterface(
-                MAC, "network", "vnet3", "virtio", "lan", "web", "openvswitch", "i-1", 9000, False, True
+                MAC,
+                "network",
+                "vnet3",
+                "virtio",
+                "lan",
+                "ovsbr0",
+                "web",
+                "openvswitch",
+                "i-1",
+                9000,
+                False,
+                True,
             ),
         )
     )

@@ -162,7 +162,7 @@ IN_LAN = Owner("t", f"links/db1:{MAC}--lan0")
     ("vif", "taps"),
     [
         (Vif("vnet0", master="lan0", linux_bridge="lan0"), {}),
-        (Vif("vnet0", master="", linux_bridge="lan0"), {}),
+        (Vif("vnet0", master="", linux_bridge="lan0"), {"vnet0": TapSpec(IN_LAN, "lan0", "lan0")}),
         (Vif("vnet0", master="", linux_bridge=""), {"vnet0": TapSpec(IN_LAN, "", "lan0")}),
         (Vif("vnet0", master="lan1", linux_bridge="lan1"), {"vnet0": TapSpec(IN_LAN, "lan1", "lan0")}),
         (Vif("vnet0", master="lan0", linux_bridge="lan1"), {"vnet0": TapSpec(IN_LAN, "lan1", "lan0")}),

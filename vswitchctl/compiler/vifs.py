@@ -70,7 +70,7 @@ class _Known:
             vm=domain.uuid,
             interface_id=interface.interface_id or f"{domain.name}/{interface.mac}",
             master=self._netlink.taps[device],
-            linux_bridge=self._former(device),
+            linux_bridge=self._former(device) or self._declared(interface),
             ovs_bridge=ours.former if ours is not None else self._foreign.get(device, ""),
             status="stale" if stale else "in-sync",
             reason=stale,
@@ -81,6 +81,10 @@ class _Known:
         """Where it was when we took it, by its mark; where it is, as long as it has none."""
         marked = self._netlink.owned.taps.get(device)
         return self._netlink.taps[device] if marked is None else marked.former
+
+    def _declared(self, interface: DomainInterface) -> str:
+        """The Linux bridge that its XML names."""
+        return interface.bridge if interface.bridge in self._netlink.foreign_bridges else ""
 
     def remembered(self, reason: str) -> dict[VifKey, Vif]:
         """Those that ports of ours speak of, where libvirt cannot be asked."""

@@ -185,7 +185,7 @@ class _Wiring:
             reason = f"libvirt has its TAP in Open vSwitch bridge '{where}'; link it to a bridge of that kind"
             return replace(vif, status="pending", reason=reason)
         former = _former(vif, bridge)
-        if former != bridge:
+        if not former == bridge == vif.master:
             self.netlink.taps[vif.device] = TapSpec(owner, former, master=bridge)
         return vif
 

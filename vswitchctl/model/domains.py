@@ -29,6 +29,7 @@ class DomainInterface:
 
     mac: lower case. device: the TAP. type: what it comes down to where that differs from what is written, as
     'direct' of a network that is a pool of devices. source: network, bridge or device, by its type.
+    bridge: the Linux or Open vSwitch bridge that it leads to.
     interface_id: of <virtualport>. mtu: 0 where not said. host_checksum: the guest may leave checksums to the
     host, as virtio does unless <driver><host csum='off'/> stands there.
     """
@@ -38,6 +39,7 @@ class DomainInterface:
     device: str = ""
     model: str = ""
     source: str = ""
+    bridge: str = ""
     portgroup: str = ""
     virtualport: str = ""
     interface_id: str = ""

@@ -87,6 +87,7 @@ def _interface(node: ET.Element, mac: str) -> DomainInterface:
         device=_get(node.find("target"), "dev"),
         model=model,
         source=_get(source, kind) or _get(source, "bridge") or _get(source, "dev"),
+        bridge=_get(source, "bridge"),
         portgroup=_get(source, "portgroup"),
         virtualport=_get(port, "type"),
         interface_id=_get(port.find("parameters") if port is not None else None, "interfaceid"),
