@@ -204,3 +204,11 @@ def test_a_tap_in_a_linux_bridge_stays_while_libvirt_is_silent() -> None:
     wiring = compile_wiring(in_linux_bridge(external=False), Facts(vms=facts))
     assert wiring.netlink.taps == {"vnet0": TapSpec(IN_LAN, "lan1", "lan0")}
     assert wiring.remarks[IN_LAN] == Remark("stale", "libvirt does not answer")
+
+
+def test_a_domain_is_known_by_its_uuid_too() -> None:
+    observed = ObservedDomains((domain(nic()), domain(nic(device="vnet1"), uuid="u-2")))
+    facts = vm_facts(observed, netlink({"vnet0": "", "vnet1": ""}), ovs())
+    assert facts.vif(KEY).reason == "there are several domains named 'db'"
+    assert [facts.vif(VifKey(uuid, MAC)).device for uuid in ("u-1", "u-2")] == ["vnet0", "vnet1"]
+    assert facts.vif(VifKey("u-3", MAC)).reason == "there is no domain 'u-3' yet"

@@ -233,7 +233,8 @@ class Hypervisor:
             self.kill_libvirtd(signal.SIGTERM)
         for pid in self._inside():
             if pid not in {reaper.pid for reaper in self._reapers}:
-                end_process(pid, Path(f"/proc/{pid}/exe").resolve().name)
+                with contextlib.suppress(FileNotFoundError):  # it has just ended
+                    end_process(pid, Path(f"/proc/{pid}/exe").resolve().name)
         for reaper in self._reapers:
             reaper.wait(30)
         self._keeper.kill()

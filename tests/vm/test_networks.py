@@ -149,7 +149,7 @@ links:
 
 
 def test_virbr0_is_linked_as_it_is(host: Hypervisor, stack: HypervisorStack) -> None:
-    """libvirt's bridge comes and goes as libvirt likes; a veth joins it, and its guests stay where they are."""
+    """libvirt's bridge comes and goes as libvirt likes; a veth joins it; its guests stay where they are."""
     stack.apply_text(LINKED)
     assert stack.entity("t", "nodes/virbr0") == ("pending", "there is no Linux bridge 'virbr0' yet")
     assert stack.in_sync("t")

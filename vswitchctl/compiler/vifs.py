@@ -22,9 +22,13 @@ def vm_facts(domains: ObservedDomains, netlink: ObservedNetlink, ovs: ObservedOv
     vifs = known.remembered(silent) if silent else {}
     names = Counter(domain.name for domain in domains.domains)
     for domain in domains.domains:
-        for key, vif in known.of(domain, sole=names[domain.name] == 1).items():
-            vifs[key] = vif
-    return VmFacts(vifs, frozenset(names), silent, known.held(silent) if silent else {})
+        sole = names[domain.name] == 1
+        for mac, vif in known.of(domain).items():
+            vifs[VifKey(domain.uuid, mac)] = vif
+            several = Vif(status="pending", reason=f"there are several domains named '{domain.name}'")
+            vifs[VifKey(domain.name, mac)] = vif if sole else several
+    there = frozenset(names) | {domain.uuid for domain in domains.domains}
+    return VmFacts(vifs, there, silent, known.held(silent) if silent else {})
 
 
 class _Known:
@@ -34,18 +38,16 @@ class _Known:
         self._ours = {key.name: spec.vif for key, spec in ovs.owned.ports.items() if spec.vif is not None}
         self._foreign = ovs.foreign_ports
 
-    def of(self, domain: Domain, *, sole: bool) -> dict[VifKey, Vif]:
-        """The NICs of a domain. sole: no other has its name."""
+    def of(self, domain: Domain) -> dict[str, Vif]:
+        """The NICs of a domain by their MAC addresses."""
         several = Counter(interface.mac for interface in domain.interfaces)
         found = {}
         for interface in domain.interfaces:
-            key = VifKey(domain.name, interface.mac)
-            if not sole:
-                found[key] = _pending(f"there are several domains named '{domain.name}'")
-            elif several[interface.mac] > 1:
-                found[key] = _pending(f"domain '{domain.name}' has {interface.mac} more than once")
+            if several[interface.mac] > 1:
+                reason = f"domain '{domain.name}' has {interface.mac} more than once"
+                found[interface.mac] = Vif(vm=domain.uuid, status="pending", reason=reason)
             else:
-                found[key] = self._vif(domain, interface)
+                found[interface.mac] = self._vif(domain, interface)
         return found
 
     def _vif(self, domain: Domain, interface: DomainInterface) -> Vif:
@@ -55,11 +57,12 @@ class _Known:
             return Vif(vm=domain.uuid, status="bypasses", reason=reason)
         if not domain.active:
             reason = f"domain '{domain.name}' is not running ({domain.state})"
-            return Vif(status="pending", reason=reason, host_checksum=interface.host_checksum)
-        if interface.device not in self._netlink.taps:
+        elif interface.device not in self._netlink.taps:
             what = f"its TAP '{interface.device}' is not there" if interface.device else "it has no TAP"
-            return _pending(f"domain '{domain.name}' is {domain.state}, but {what}")
-        return self._plugged(domain, interface)
+            reason = f"domain '{domain.name}' is {domain.state}, but {what}"
+        else:
+            return self._plugged(domain, interface)
+        return Vif(vm=domain.uuid, status="pending", reason=reason, host_checksum=interface.host_checksum)
 
     def _plugged(self, domain: Domain, interface: DomainInterface) -> Vif:
         device = interface.device
@@ -113,7 +116,3 @@ class _Known:
             for device, spec in self._netlink.owned.taps.items()
             if device not in self._ours
         }
-
-
-def _pending(reason: str) -> Vif:
-    return Vif(status="pending", reason=reason)

@@ -92,7 +92,10 @@ class ObservedDomains:
 
 
 class VifKey(NamedTuple):
-    """The identity of a NIC: never the name of its device, which libvirt gives anew at every start."""
+    """The identity of a NIC: never the name of its device, which libvirt gives anew at every start.
+
+    domain: its name, or its UUID, which stays when it is renamed.
+    """
 
     domain: str
     mac: str
@@ -122,8 +125,9 @@ class Vif:
 
 @dataclass(frozen=True, slots=True)
 class VmFacts:
-    """What compile knows of virtual machines. domains: the names of those there are. silent: see Observed.
+    """What compile knows of virtual machines.
 
+    domains: names and UUIDs of those there are. silent: why libvirt cannot be asked now, '' where it can.
     held: while libvirt cannot be asked, what TAPs in Linux bridges say of themselves, by their owner's text.
     """
 

@@ -38,7 +38,14 @@ from vswitchctl.reconcile.loop import Loop
 from vswitchctl.reconcile.plan import plan_wiring
 from vswitchctl.service.acl_log import AclLog
 from vswitchctl.service.acls import acl_views
-from vswitchctl.service.refuse import find, refuse_bypassed, refuse_conflicts, refuse_invalid, warnings_of
+from vswitchctl.service.refuse import (
+    find,
+    refuse_bypassed,
+    refuse_conflicts,
+    refuse_invalid,
+    refuse_taken_nics,
+    warnings_of,
+)
 from vswitchctl.service.show import (
     Statuses,
     change_view,
@@ -101,6 +108,7 @@ class HostService:
         refuse_conflicts(topology, intent, netlink, ovs)
         facts = self._loop.facts(ovs, netlink)
         refuse_bypassed(topology, facts.vms)
+        refuse_taken_nics(topology, intent, facts.vms)
         desired = compile_topology(candidate, facts, self._apps)
         if desired.pending:
             desired = compile_topology(candidate, provisional(desired, facts), self._apps)
@@ -157,8 +165,10 @@ class HostService:
         with self._loop.lock:
             netlink, ovs = self._loop.netlink.read(), self._loop.ovs.read()
             vms = self._loop.facts(ovs, netlink).vms
-        refuse_conflicts(topology, self._store.read(), netlink, ovs)
+        intent = self._store.read()
+        refuse_conflicts(topology, intent, netlink, ovs)
         refuse_bypassed(topology, vms)
+        refuse_taken_nics(topology, intent, vms)
         since = self._operations.moment()
         stored = self._store.write(topology, document.sources, expected_generation=expected_generation)
         return self._operations.begin("apply", topology.name, stored.generation, since)

@@ -75,6 +75,22 @@ def refuse_bypassed(topology: Topology, vms: VmFacts) -> None:
         )
 
 
+def refuse_taken_nics(topology: Topology, intent: Intent, vms: VmFacts) -> None:
+    """Raise Conflict where one NIC is declared twice, by its domain's name and by its UUID."""
+    seen: dict[tuple[str, str], str] = {}
+    others = [stored.topology for name, stored in sorted(intent.items()) if name != topology.name]
+    for one in (*others, topology):
+        nodes = [(name, node) for name, node in one.nodes.items() if isinstance(node, Vm)]
+        for name, node in nodes:
+            for mac in node.interfaces:
+                vm = vms.vif(VifKey(node.domain, mac)).vm
+                where = f"{one.name}/interfaces/{name}:{mac}"
+                if vm and seen.setdefault((vm, mac), where) != where:
+                    raise Conflict(
+                        f"{where} is the same NIC as {seen[vm, mac]}", "declare each NIC of a domain once"
+                    )
+
+
 def _few(texts: Sequence[str], separator: str = ", ") -> str:
     """The first of them, and how many more there are: an error is one line."""
     more = f"{separator}and {len(texts) - FEW} more" if len(texts) > FEW else ""

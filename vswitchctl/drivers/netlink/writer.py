@@ -139,11 +139,11 @@ class Writer(Work):
         self.done(len(changes))
 
     def _bridges_there(self, changes: Sequence[Change]) -> None:
-        """The Linux bridges that links may be attached to: our own."""
+        """The Linux bridges that links may be attached to: our own, and those declared to be others'."""
         links = self.host.contents[ROOT].links.values()
-        owned = {link.name for link in links if link.kind == "bridge" and link.owner is not None}
+        there = {link.name for link in links if link.kind == "bridge"}
         good = {str(change.key) for change in self.good(changes)}
-        self._masters = owned - {str(change.key) for change in changes} | good
+        self._masters = there - {str(change.key) for change in changes} | good
 
     def _veths(self, changes: Sequence[Change]) -> None:
         ready = [change for change in self.good(changes) if self._has_its_place(change)]
