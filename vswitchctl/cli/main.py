@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vswitchctl.cli import acls, apply, convert, daemon, flows, graph, info, plan, probe, show, validate
+from vswitchctl.cli import acls, apply, convert, daemon, flows, graph, info, plan, probe, show, validate, vm
 from vswitchctl.cli.context import Invocation, invocation
 from vswitchctl.errors import UserError, VswitchctlError
 
@@ -26,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (daemon, validate, plan, apply, probe, show, graph, flows, acls, convert, info):
+for group in (daemon, validate, plan, apply, probe, show, graph, flows, acls, vm, convert, info):
     group.register(app)
 
 

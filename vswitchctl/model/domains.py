@@ -52,7 +52,7 @@ class DomainInterface:
 class Domain:
     """A domain. uri: the connection that told of it. state: in libvirt's words, 'running', 'shut off', ...
 
-    problem: what of its XML could not be understood, '' where all was.
+    problem: what of its XML could not be understood, '' where all was. agent: a guest agent is connected.
     """
 
     uri: str
@@ -62,6 +62,14 @@ class Domain:
     active: bool
     interfaces: tuple[DomainInterface, ...] = ()
     problem: str = ""
+    agent: bool = False
+
+
+class Addresses(NamedTuple):
+    """What libvirt knows of a NIC's addresses. source: who says so. texts: '10.1.0.5/24'."""
+
+    source: Literal["lease", "agent", "arp"]
+    texts: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,7 @@ class LibvirtNetwork:
     """A network of libvirt's. forward: '' for an isolated one. bridge: its device, '' where it has none.
 
     portgroups: their names. virtualport: its type, 'openvswitch' for a network on Open vSwitch.
+    subnets: of its bridge's own addresses.
     """
 
     uri: str
@@ -79,6 +88,7 @@ class LibvirtNetwork:
     forward: str = ""
     virtualport: str = ""
     portgroups: tuple[str, ...] = ()
+    subnets: tuple[str, ...] = ()
     problem: str = ""
 
 

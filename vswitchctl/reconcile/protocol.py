@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
-from vswitchctl.model.domains import ObservedDomains
+from vswitchctl.model.domains import Addresses, ObservedDomains, VifKey
 from vswitchctl.model.flow import FlowKey, FlowTable
 from vswitchctl.model.intent import Intent
 from vswitchctl.model.plan import Change, Failure
@@ -81,6 +81,18 @@ class Domains(Protocol):
     """Virtual machines, as libvirt tells of them. `read` neither blocks nor raises."""
 
     def read(self) -> ObservedDomains: ...
+
+    def addresses(self) -> Mapping[VifKey, Addresses]:
+        """What is known of addresses of running domains, by UUID. May block."""
+
+    def attach(self, name: str, mac: str, model: str, *, config: bool, checksums: bool) -> None:
+        """Attach a NIC to the domain of this name or UUID. May block.
+
+        checksums: the guest may leave them to the host. Raises NotFound, UserError, Unreachable.
+        """
+
+    def detach(self, name: str, mac: str, *, config: bool) -> None:
+        """Detach one. May block. Raises as `attach`."""
 
 
 class IntentStore(Protocol):

@@ -30,6 +30,7 @@ from vswitchctl.model.views import (
     TopologyDocument,
     TopologyView,
 )
+from vswitchctl.model.vm_views import LibvirtNetworkView, NicRequest, VmView
 from vswitchctl.operations import Operations
 from vswitchctl.pipeline.app import App
 from vswitchctl.pipeline.tables import ACL_FROM, ACL_TO
@@ -55,6 +56,7 @@ from vswitchctl.service.show import (
     tenant_view,
     topology_view,
 )
+from vswitchctl.service.vms import VmService
 
 RULE_TABLES = (ACL_FROM.id, ACL_TO.id)
 """Where a rule's flows are, and its counters: of a conjunction its verdict alone counts."""
@@ -82,6 +84,7 @@ class HostService:
         self._apps = apps
         self._acl_log = log
         self._operations = Operations(loop)
+        self._vms = VmService(store, loop)
 
     # -- plan, apply, destroy ----------------------------------------------------------------------------
 
@@ -329,6 +332,26 @@ class HostService:
     def acl_log(self, after: int = 0, timeout: float = 0.0) -> tuple[AclLogLine, ...]:
         """See `Service.acl_log`."""
         return self._acl_log.lines(after, timeout)
+
+    def vms(self) -> tuple[VmView, ...]:
+        """See `Service.vms`."""
+        return self._vms.vms()
+
+    def libvirt_networks(self) -> tuple[LibvirtNetworkView, ...]:
+        """See `Service.libvirt_networks`."""
+        return self._vms.networks()
+
+    def discover(self, name: str, tenant: str) -> Topology:
+        """See `Service.discover`."""
+        return self._vms.discover(name, tenant)
+
+    def attach(self, domain: str, request: NicRequest) -> None:
+        """See `Service.attach`."""
+        self._vms.attach(domain, request)
+
+    def detach(self, domain: str, mac: str, *, config: bool) -> None:
+        """See `Service.detach`."""
+        self._vms.detach(domain, mac, config=config)
 
     def flows(self, bridge: str, *, source: FlowSource = "observed") -> tuple[FlowView, ...]:
         """See `Service.flows`."""

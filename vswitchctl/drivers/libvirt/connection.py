@@ -15,6 +15,7 @@ from typing import Any, Final
 import libvirt
 
 from vswitchctl.drivers.libvirt import xml
+from vswitchctl.errors import Unreachable
 from vswitchctl.model.domains import Domain, LibvirtNetwork
 
 LOG = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ _DOMAIN_EVENTS: Final = (
     libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE,
     libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED,
     libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
+    libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE,
 )
 
 
@@ -79,6 +81,13 @@ class Connection:
             self._closing = True
             self._wake.notify_all()
         self._thread.join(timeout)
+
+    def find(self, uuid: str) -> Any:
+        """libvirt's own object of a domain, for calls in the caller's thread. Raises Unreachable."""
+        connection = self._connection
+        if connection is None:
+            raise Unreachable(self.told.silent or f"libvirt at {self.uri} is not connected")
+        return connection.lookupByUUIDString(uuid)
 
     # -- events, from libvirt's thread: no calls here ------------------------------------------------------
 
@@ -215,7 +224,9 @@ class Connection:
             raise
         parts = xml.interfaces(text)
         words = _STATES.get(state, f"state {state}")
-        return Domain(self.uri, found.name(), found.UUIDString(), words, active, parts.found, parts.problem)
+        return Domain(
+            self.uri, found.name(), found.UUIDString(), words, active, parts.found, parts.problem, parts.agent
+        )
 
     def _networks(self) -> dict[str, LibvirtNetwork]:
         try:
@@ -237,5 +248,5 @@ class Connection:
             raise
         return LibvirtNetwork(
             self.uri, found.name(), found.UUIDString(), active,
-            said.bridge, said.forward, said.virtualport, said.portgroups, said.problem,
+            said.bridge, said.forward, said.virtualport, said.portgroups, said.subnets, said.problem,
         )  # fmt: skip

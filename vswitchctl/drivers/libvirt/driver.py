@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
-from vswitchctl.drivers.libvirt import events
+import libvirt
+
+from vswitchctl.drivers.libvirt import calls, events
 from vswitchctl.drivers.libvirt.connection import Connection, Told
-from vswitchctl.model.domains import ObservedDomains
+from vswitchctl.errors import Unreachable, UserError
+from vswitchctl.model.domains import Addresses, Domain, ObservedDomains, VifKey
+
+LOG = logging.getLogger(__name__)
 
 CLOSE_SECONDS: Final = 5.0
 """How long a call under way may take to end."""
 
 
+@contextmanager
+def _refusals(domain: Domain) -> Iterator[None]:
+    """What libvirt refuses, in its own words."""
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        raise UserError(f"libvirt refuses it for domain '{domain.name}': {error}") from error
+
+
 class LibvirtDriver:
-    """Domains and networks behind these URIs, e.g. 'qemu:///system'. Reads only.
+    """Domains and networks behind these URIs, e.g. 'qemu:///system'. Changes only what a person asks for.
 
     on_change is called, by a thread of the driver, whenever `read` would give something else. A libvirtd may
     be absent or restart at any time: its URI is `silent` meanwhile, and what it told last stays.
@@ -47,6 +63,41 @@ class LibvirtDriver:
             tuple(network for one in told for _, network in sorted(one.networks.items())),
             {uri: one.silent for uri, one in zip(uris, told, strict=True) if one.silent},
         )
+
+    # -- calls in the caller's thread, which may block for as long as libvirtd does ------------------------
+
+    def addresses(self) -> dict[VifKey, Addresses]:
+        """What libvirt knows of addresses of running domains, by UUID; nothing of one that does not say."""
+        found = {}
+        for domain in self.read().domains:
+            if not domain.active:
+                continue
+            try:
+                said = calls.addresses(self._connection(domain).find(domain.uuid), agent=domain.agent)
+            except (libvirt.libvirtError, Unreachable) as error:
+                LOG.debug("addresses of domain %s: %s", domain.name, error)
+                continue
+            found.update({VifKey(domain.uuid, mac): one for mac, one in said.items()})
+        return found
+
+    def attach(self, name: str, mac: str, model: str, *, config: bool, checksums: bool) -> None:
+        """Attach a NIC of type ethernet to the domain of this name or UUID: see `calls.attach`.
+
+        Raises NotFound, UserError, Unreachable.
+        """
+        domain = calls.sole(self.read().domains, name)
+        with _refusals(domain):
+            found = self._connection(domain).find(domain.uuid)
+            calls.attach(found, domain, mac, model, config=config, checksums=checksums)
+
+    def detach(self, name: str, mac: str, *, config: bool) -> None:
+        """Detach a NIC from the domain of this name or UUID: see `calls.detach`. Raises as `attach`."""
+        domain = calls.sole(self.read().domains, name)
+        with _refusals(domain):
+            calls.detach(self._connection(domain).find(domain.uuid), domain, mac, config=config)
+
+    def _connection(self, domain: Domain) -> Connection:
+        return next(connection for connection in self._connections if connection.uri == domain.uri)
 
     def close(self) -> None:
         """End every connection and its thread."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
+from ipaddress import ip_interface
 from typing import Final
 
 from vswitchctl.model.domains import DomainInterface
@@ -14,6 +15,9 @@ MAX_XML: Final = 4 * 1024 * 1024
 
 MAX_INTERFACES: Final = 256
 """NICs taken of one domain: more than its PCI slots hold."""
+
+AGENT_CHANNEL: Final = "org.qemu.guest_agent.0"
+"""The virtio serial port of QEMU's guest agent, by libvirt's convention."""
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _TEXT_MAX: Final = 255
@@ -51,10 +55,14 @@ def _get(node: ET.Element | None, name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Interfaces:
-    """found: those with a MAC. problem: what could not be understood, '' where all was."""
+    """found: those with a MAC. problem: what could not be understood, '' where all was.
+
+    agent: a guest agent is connected.
+    """
 
     found: tuple[DomainInterface, ...] = ()
     problem: str = ""
+    agent: bool = False
 
 
 def interfaces(text: str) -> Interfaces:
@@ -75,7 +83,8 @@ def interfaces(text: str) -> Interfaces:
             )
     if len(nodes) > MAX_INTERFACES:
         problems.append(f"it has {len(nodes)} NICs, of which {MAX_INTERFACES} are looked at")
-    return Interfaces(tuple(found), "; ".join(problems[:4]))
+    agent = root.find(f"./devices/channel/target[@name='{AGENT_CHANNEL}']")
+    return Interfaces(tuple(found), "; ".join(problems[:4]), _get(agent, "state") == "connected")
 
 
 def _interface(node: ET.Element, mac: str) -> DomainInterface:
@@ -119,6 +128,7 @@ class Network:
     forward: str = ""
     virtualport: str = ""
     portgroups: tuple[str, ...] = ()
+    subnets: tuple[str, ...] = ()
     problem: str = ""
 
 
@@ -135,4 +145,14 @@ def network(text: str) -> Network:
         forward="" if forward is None else _get(forward, "mode") or "nat",
         virtualport=_get(root.find("virtualport"), "type"),
         portgroups=tuple(_get(node, "name") for node in root.findall("portgroup")[:MAX_INTERFACES]),
+        subnets=tuple(filter(None, map(_subnet, root.findall("ip")[:MAX_INTERFACES]))),
     )
+
+
+def _subnet(node: ET.Element) -> str:
+    """'10.1.0.0/24' of an <ip>; '' where it is none."""
+    address, length = _get(node, "address"), _get(node, "prefix") or _get(node, "netmask")
+    try:
+        return str(ip_interface(f"{address}/{length}" if length else address).network)
+    except ValueError:
+        return ""
