@@ -302,6 +302,11 @@ def test_openapi_describes_every_call_and_its_problems() -> None:
         *(f"/{noun}" for noun in ("hosts", "bridges", "ports", "links", "tenants", "flows", "acls")),
         "/topologies/{name}/acls",
         "/acls/log",
+        "/vms",
+        "/vms:networks",
+        "/vms:discover",
+        "/vms/{domain}/nics",
+        "/vms/{domain}/nics/{mac}",
     }
     for path in schema["paths"].values():
         for operation in path.values():
