@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, Literal
 from xml.sax.saxutils import quoteattr
 
@@ -17,6 +18,16 @@ SOURCES: Final[tuple[tuple[Literal["agent", "lease", "arp"], int], ...]] = (
     ("arp", libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP),
 )
 """Who knows a guest's addresses, the best first. Only an agent that is connected is asked."""
+
+
+@contextmanager
+def writable(domain: Domain) -> Iterator[Any]:
+    """libvirt's own object of a domain, on a connection for this alone: the one that is kept only reads."""
+    connection = libvirt.open(domain.uri)
+    try:
+        yield connection.lookupByUUIDString(domain.uuid)
+    finally:
+        connection.close()
 
 
 def addresses(domain: Any, *, agent: bool) -> dict[str, Addresses]:

@@ -73,7 +73,11 @@ class LibvirtDriver:
             if not domain.active:
                 continue
             try:
-                said = calls.addresses(self._connection(domain).find(domain.uuid), agent=domain.agent)
+                if domain.agent:  # asking it counts as writing
+                    with calls.writable(domain) as own:
+                        said = calls.addresses(own, agent=True)
+                else:
+                    said = calls.addresses(self._connection(domain).find(domain.uuid), agent=False)
             except (libvirt.libvirtError, Unreachable) as error:
                 LOG.debug("addresses of domain %s: %s", domain.name, error)
                 continue
@@ -86,15 +90,14 @@ class LibvirtDriver:
         Raises NotFound, UserError, Unreachable.
         """
         domain = calls.sole(self.read().domains, name)
-        with _refusals(domain):
-            found = self._connection(domain).find(domain.uuid)
+        with _refusals(domain), calls.writable(domain) as found:
             calls.attach(found, domain, mac, model, config=config, checksums=checksums)
 
     def detach(self, name: str, mac: str, *, config: bool) -> None:
         """Detach a NIC from the domain of this name or UUID: see `calls.detach`. Raises as `attach`."""
         domain = calls.sole(self.read().domains, name)
-        with _refusals(domain):
-            calls.detach(self._connection(domain).find(domain.uuid), domain, mac, config=config)
+        with _refusals(domain), calls.writable(domain) as found:
+            calls.detach(found, domain, mac, config=config)
 
     def _connection(self, domain: Domain) -> Connection:
         return next(connection for connection in self._connections if connection.uri == domain.uri)
