@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vswitchctl.compiler.vifs import vm_facts
+from vswitchctl.compiler.vifs import unexplained, vm_facts
 from vswitchctl.compiler.wiring import compile_wiring
 from vswitchctl.model.domains import Domain, DomainInterface, ObservedDomains, Vif, VifKey, VmFacts
 from vswitchctl.model.state import (
@@ -212,3 +212,12 @@ def test_a_domain_is_known_by_its_uuid_too() -> None:
     assert facts.vif(KEY).reason == "there are several domains named 'db'"
     assert [facts.vif(VifKey(uuid, MAC)).device for uuid in ("u-1", "u-2")] == ["vnet0", "vnet1"]
     assert facts.vif(VifKey("u-3", MAC)).reason == "there is no domain 'u-3' yet"
+
+
+def test_a_tap_that_no_domain_has_and_a_domain_whose_tap_is_gone_are_noticed() -> None:
+    running = domain(nic(), nic(mac="52:54:00:aa:00:02", type="user", device=""))
+    ended = domain(nic(device="vnet1"), uuid="u-2", active=False)
+    observed = ObservedDomains((running, ended))
+    assert unexplained(observed, netlink({"vnet0": ""})) == (frozenset(), frozenset())
+    assert unexplained(observed, netlink({"vnet0": "", "vnet1": ""})) == (frozenset({"vnet1"}), frozenset())
+    assert unexplained(observed, netlink({})) == (frozenset(), frozenset({"u-1"}))

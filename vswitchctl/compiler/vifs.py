@@ -31,6 +31,23 @@ def vm_facts(domains: ObservedDomains, netlink: ObservedNetlink, ovs: ObservedOv
     return VmFacts(vifs, there, silent, known.held(silent) if silent else {})
 
 
+def unexplained(domains: ObservedDomains, netlink: ObservedNetlink) -> tuple[frozenset[str], frozenset[str]]:
+    """TAPs that no domain has, and UUIDs of running domains whose TAPs are not there.
+
+    libvirt tells of a domain when it has started; its TAPs are there before, and without a word gone again
+    where it did not.
+    """
+    devices = {
+        interface.device: domain.uuid
+        for domain in domains.domains
+        if domain.active
+        for interface in domain.interfaces
+        if interface.type in PLUGGABLE and interface.device
+    }
+    missing = {uuid for device, uuid in devices.items() if device not in netlink.taps}
+    return frozenset(netlink.taps.keys() - devices.keys()), frozenset(missing)
+
+
 class _Known:
     def __init__(self, domains: ObservedDomains, netlink: ObservedNetlink, ovs: ObservedOvs) -> None:
         self._silent = domains.silent

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from vswitchctl.compiler.compile import Compiler
-from vswitchctl.compiler.vifs import vm_facts
+from vswitchctl.compiler.vifs import unexplained, vm_facts
 from vswitchctl.errors import VswitchctlError
 from vswitchctl.model.domains import VmFacts
 from vswitchctl.model.intent import Intent
@@ -86,6 +86,7 @@ class Loop:
         self._step = Step()
         self._pass = Pass()
         self._begun = 0
+        self._odd = (frozenset[str](), frozenset[str]())
 
     # -- from other threads ------------------------------------------------------------------------------
 
@@ -125,8 +126,16 @@ class Loop:
             return self._read_flows(bridge)
 
     def facts(self, ovs: ObservedOvs, netlink: ObservedNetlink) -> Facts:
-        vms = VmFacts() if self.domains is None else vm_facts(self.domains.read(), netlink, ovs)
+        vms = VmFacts() if self.domains is None else self._vm_facts(self.domains, netlink, ovs)
         return Facts(ovs.ofports, self.system_datapath(ovs), vms, netlink.foreign_bridges)
+
+    def _vm_facts(self, libvirt: Domains, netlink: ObservedNetlink, ovs: ObservedOvs) -> VmFacts:
+        domains = libvirt.read()
+        odd = unexplained(domains, netlink)
+        if odd != self._odd:
+            self._odd = odd
+            libvirt.look_again(odd[1])
+        return vm_facts(domains, netlink, ovs)
 
     def system_datapath(self, ovs: ObservedOvs) -> bool:
         """Whether bridges declared 'auto' are the kernel's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 from vswitchctl.model.domains import Addresses, ObservedDomains, VifKey
@@ -81,6 +82,12 @@ class Domains(Protocol):
     """Virtual machines, as libvirt tells of them. `read` neither blocks nor raises."""
 
     def read(self) -> ObservedDomains: ...
+
+    def look_again(self, uuids: AbstractSet[str]) -> None:
+        """The kernel's TAPs do not agree with what was told: read these, and what has begun to run, soon.
+
+        Does not block.
+        """
 
     def addresses(self) -> Mapping[VifKey, Addresses]:
         """What is known of addresses of running domains, by UUID. May block."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -68,6 +68,7 @@ class Connection:
         self._wake = threading.Condition()
         self._dirty: set[str] = set()
         self._all = True
+        self._starting = False
         self._lost = ""
         self._closing = False
         self._delay = 0.0
@@ -88,6 +89,13 @@ class Connection:
         if connection is None:
             raise Unreachable(self.told.silent or f"libvirt at {self.uri} is not connected")
         return connection.lookupByUUIDString(uuid)
+
+    def look_again(self, uuids: Collection[str]) -> None:
+        """Read these domains soon, and those that run and did not; libvirt has no event for that yet."""
+        with self._wake:
+            self._dirty.update(uuids)
+            self._starting = True
+            self._wake.notify_all()
 
     # -- events, from libvirt's thread: no calls here ------------------------------------------------------
 
@@ -131,7 +139,9 @@ class Connection:
                 self._wake.wait_for(lambda: self._closing, self._delay)
                 self._delay = min(max(self._delay * 2, FIRST_RETRY), LAST_RETRY)
             else:
-                self._wake.wait_for(lambda: self._closing or self._all or self._dirty or self._lost)
+                self._wake.wait_for(
+                    lambda: self._closing or self._all or self._dirty or self._starting or self._lost
+                )
             return not self._closing
 
     def _work(self) -> None:
@@ -143,8 +153,10 @@ class Connection:
         if self._connection is None:
             self._connect()
         with self._wake:
-            everything, dirty = self._all, self._dirty
-            self._all, self._dirty = False, set()
+            everything, dirty, starting = self._all, self._dirty, self._starting
+            self._all, self._dirty, self._starting = False, set(), False
+        if starting and not everything:
+            dirty |= self._begun()
         self._publish(self._read_all() if everything else self._read_some(dirty))
 
     def _connect(self) -> None:
@@ -197,6 +209,13 @@ class Connection:
     def _read_all(self) -> Told:
         domains = (self._domain(found) for found in self._connection.listAllDomains())
         return Told({d.uuid: d for d in domains if d is not None}, self._networks())
+
+    def _begun(self) -> set[str]:
+        """The domains that run and did not when they were last read."""
+        running = self._connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+        return {found.UUIDString() for found in running} - {
+            domain.uuid for domain in self.told.domains.values() if domain.active
+        }
 
     def _read_some(self, uuids: set[str]) -> Told:
         domains = dict(self.told.domains)

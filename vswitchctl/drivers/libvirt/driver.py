@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from typing import Final
 
@@ -63,6 +64,11 @@ class LibvirtDriver:
             tuple(network for one in told for _, network in sorted(one.networks.items())),
             {uri: one.silent for uri, one in zip(uris, told, strict=True) if one.silent},
         )
+
+    def look_again(self, uuids: AbstractSet[str]) -> None:
+        """See `reconcile.protocol.Domains`."""
+        for connection in self._connections:
+            connection.look_again(uuids & connection.told.domains.keys())
 
     # -- calls in the caller's thread, which may block for as long as libvirtd does ------------------------
 
