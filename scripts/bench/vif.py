@@ -2,8 +2,8 @@
 """From a guest's TAP to the flows of its port, on a host with 500 other ports.
 
 A private libvirtd and Open vSwitch (userspace datapath). A domain is started, paused, and destroyed, again
-and again; three witnesses note when what happens: netlink (its TAP appears), libvirt's events (it has started),
-and a flow monitor of ovs-ofctl(8) (the flows of its port are added, the last of which counts).
+and again; three witnesses note when what happens: netlink (its TAP appears), libvirt (it has started), and a
+flow monitor of ovs-ofctl(8) (the flows of its port are added, the last of which counts).
 
 median_ms, p99_ms                  from the TAP appearing to the last flow
 told_median_ms, told_p99_ms        from libvirt's event to the last flow; below 0 where we did not wait for it

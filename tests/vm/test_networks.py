@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
 
-from tests.system.conftest import until
+from tests.system.conftest import ROOT, until
 from tests.vm.hypervisor import Hypervisor, HypervisorStack, Nic
 
 A = "52:54:00:aa:00:01"
@@ -40,6 +41,12 @@ OPEN_VSWITCH = """
 <portgroup name='web'><vlan><tag id='42'/></vlan></portgroup>
 </network>
 """
+
+
+def readme_example() -> str:
+    """The topology of "Your VMs"."""
+    (found,) = re.findall(r"```yaml\n(name: web-vm\n.*?)```", (ROOT / "README.md").read_text(), re.S)
+    return str(found)
 
 
 def pings(host: Hypervisor, address: str = "10.1.0.1") -> bool:
@@ -178,3 +185,34 @@ def test_virbr0_is_linked_as_it_is(host: Hypervisor, stack: HypervisorStack) -> 
     stack.cli("destroy", "t", "--yes")
     assert "virbr0" in host.links()
     host.virsh("net-destroy", "default")
+
+
+def test_the_readme_s_guest_leaves_virbr0_and_goes_on_behind_it(
+    host: Hypervisor, stack: HypervisorStack
+) -> None:
+    """Its gateway is libvirt's still, over a veth pair, and now its ACL says who reaches it."""
+    start_network(host, "default", NAT.replace("10.1.0.", "192.168.122."))
+    host.define("web", Nic(A, "192.168.122.10/24", kind="network", source="default"))
+    console = host.boot("web")
+    tap = host.tap("web", A)
+    assert host.master(tap) == "virbr0"
+    assert reaches(host, 7)
+
+    stack.apply_text(readme_example())
+    assert stack.port_bridge(tap) == "br-lan"
+    until(lambda: console.succeeds("ping -c1 -W2 192.168.122.254"), "the guest reaches its gateway")
+    assert reaches(host, 80)
+    assert not reaches(host, 7)
+
+    stack.cli("destroy", "web-vm", "--yes")
+    assert host.master(tap) == "virbr0"
+    until(lambda: reaches(host, 7), "it is as it was")
+    host.virsh("destroy", "web")
+    host.virsh("net-destroy", "default")
+    console.close()
+
+
+def reaches(host: Hypervisor, port: int) -> bool:
+    """Whether the host itself gets a TCP connection to the README's guest."""
+    probe = f"import socket; socket.create_connection(('192.168.122.10', {port}), 3).close()"
+    return host.succeeds("python3", "-c", probe)
