@@ -100,6 +100,7 @@ def merge(parts: Sequence[DesiredState]) -> DesiredState:
         whole.netlink.linux_bridges.update(part.netlink.linux_bridges)
         whole.netlink.veths.update(part.netlink.veths)
         whole.netlink.taps.update(part.netlink.taps)
+        whole.netlink.tuns.update(part.netlink.tuns)
         whole.ovs.bridges.update(part.ovs.bridges)
         whole.ovs.ports.update(part.ovs.ports)
         whole.flows.update(part.flows)

@@ -20,6 +20,7 @@ from vswitchctl.model.state import (
     Remark,
     RouteSpec,
     TapSpec,
+    TunSpec,
     VethEnd,
     VethSpec,
     VifMarks,
@@ -30,6 +31,7 @@ from vswitchctl.model.topology import (
     LinuxBridge,
     Namespace,
     Topology,
+    Tun,
     Uplink,
     Vm,
     device_name,
@@ -120,6 +122,9 @@ class _Wiring:
         elif isinstance(node, Namespace):
             routes = frozenset(RouteSpec(route.to, route.via) for route in node.routes)
             self.netlink.namespaces[name] = NamespaceSpec(owner, routes)
+        if isinstance(node, Tun):
+            addresses = frozenset(node.ip)
+            self.netlink.tuns[name] = TunSpec(owner, node.device, node.mtu, addresses, node.user)
 
     def _linux_bridge(self, name: str, node: LinuxBridge, owner: Owner) -> None:
         if not node.external:

@@ -21,6 +21,7 @@ from vswitchctl.intent.tables import (
     NAMESPACE,
     NETWORK,
     TOPOLOGY,
+    TUN,
     VM,
     Held,
     Table,
@@ -33,7 +34,7 @@ Key = tuple[str, int]
 """A part among those of one column: its identity, and its number among those with the same identity."""
 
 NETWORKS = next(held.column for held in TOPOLOGY.holds if held.table is NETWORK)
-ENDPOINT_NODES = tuple(held.column for held in TOPOLOGY.holds if held.table in (NAMESPACE, VM))
+ENDPOINT_NODES = tuple(held.column for held in TOPOLOGY.holds if held.table in (NAMESPACE, TUN, VM))
 INTERFACES = next(held.column for held in NAMESPACE.holds if held.table is INTERFACE)
 
 POSITION_STRIDE = 1 << 20

@@ -29,6 +29,7 @@ from vswitchctl.model.topology import (
     Route,
     Tenant,
     Topology,
+    Tun,
     Uplink,
     Vm,
     link_name,
@@ -186,6 +187,17 @@ NAMESPACE = Table(
         Held("routes", "ordered", ROUTE, "routes"),
     ),
 )
+TUN = Table(
+    "TUN",
+    Tun,
+    {"tenant": PLAIN, "device": PLAIN, "ip": LIST, "mtu": PLAIN, "user": OPTIONAL, **_ABOUT},
+    entity="nodes/{name}",
+    constant={"kind": "tun"},
+    holds=(
+        Held("interfaces", "named", INTERFACE, "interfaces"),
+        Held("routes", "ordered", ROUTE, "routes"),
+    ),
+)
 VM = Table(
     "VM",
     Vm,
@@ -263,6 +275,7 @@ TOPOLOGY = Table(
         Held("nodes", "named", BRIDGE, "bridges"),
         Held("nodes", "named", LINUX_BRIDGE, "linux_bridges"),
         Held("nodes", "named", NAMESPACE, "namespaces"),
+        Held("nodes", "named", TUN, "tuns"),
         Held("nodes", "named", VM, "vms"),
         Held("nodes", "named", UPLINK, "uplinks"),
         Held("links", "ordered", LINK, "links"),

@@ -22,6 +22,7 @@ class Kind(StrEnum):
     LINUX_BRIDGE = "linux-bridge"
     VETH = "veth"
     TAP = "tap"
+    TUN = "tun"
     BRIDGE = "bridge"
     PORT = "port"
     FLOW = "flow"

@@ -105,6 +105,24 @@ class VethSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class TunSpec:
+    """A persistent TUN device in a namespace of ours, up, which forwards IPv4 and IPv6.
+
+    The mark is its ifalias. user: the user id that may open it, None for root alone. kept: it stays when the
+    program closes it.
+    """
+
+    owner: Owner
+    name: str
+    mtu: int
+    addresses: frozenset[str] = frozenset()
+    user: int | None = None
+    up: bool = True
+    kept: bool = True
+    forwarding: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class TapSpec:
     """A TAP of a virtual machine's that is our port, or one of a Linux bridge that we put it into; up.
 
@@ -168,12 +186,15 @@ class OvsPortSpec:
 
 @dataclass(frozen=True, slots=True)
 class NetlinkState:
-    """What the kernel holds. Keys: namespace, bridge or TAP name; the owner's text for a veth pair."""
+    """What the kernel holds. Keys: namespace, bridge or TAP name; of a TUN its namespace, of a veth pair the
+    owner's text.
+    """
 
     namespaces: dict[str, NamespaceSpec] = field(default_factory=dict)
     linux_bridges: dict[str, LinuxBridgeSpec] = field(default_factory=dict)
     veths: dict[str, VethSpec] = field(default_factory=dict)
     taps: dict[str, TapSpec] = field(default_factory=dict)
+    tuns: dict[str, TunSpec] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,9 @@ MAC_AGEING = 300
 MTU_MIN, MTU_MAX = 68, 65535
 """RFC 791: every IPv4 link carries 68 octets; a veth takes at most 65535."""
 
+UID_MAX = 2**32 - 2
+"""The highest user id: -1 stands for none, credentials(7)."""
+
 Name = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=63),
@@ -247,6 +250,21 @@ class Vm(Entity):
     interfaces: dict[NicMac, Interface] = Field(default_factory=dict)
 
 
+class Tun(Namespace):
+    """A namespace with a TUN device in it, for a program that moves packets and not frames, as a VPN does.
+
+    It forwards between the device and its interfaces.
+    """
+
+    kind: Literal["tun"]  # type: ignore[assignment]  # the tag of Node
+    device: str = Field("tun0", min_length=1, max_length=IFNAME_MAX)
+    ip: Annotated[tuple[InterfaceAddress, ...], BeforeValidator(_one_or_many)] = ()
+    mtu: Mtu = 1500
+    user: int | None = Field(
+        None, ge=0, le=UID_MAX, description="the user id that may open it; root alone where absent"
+    )
+
+
 EndpointNode = Namespace | Vm
 """Nodes whose interfaces are endpoints."""
 
@@ -261,7 +279,7 @@ class Uplink(Entity):
     learn_limit: LearnLimit = LEARN_LIMIT
 
 
-Node = Annotated[Bridge | LinuxBridge | Namespace | Vm | Uplink, Field(discriminator="kind")]
+Node = Annotated[Bridge | LinuxBridge | Namespace | Tun | Vm | Uplink, Field(discriminator="kind")]
 
 
 class Link(Entity):

@@ -41,6 +41,7 @@ def plan_wiring(desired: DesiredState, netlink: ObservedNetlink, ovs: ObservedOv
         *_changes(Kind.LINUX_BRIDGE, desired.netlink.linux_bridges, observed.linux_bridges),
         *_changes(Kind.VETH, desired.netlink.veths, observed.veths),
         *_changes(Kind.TAP, desired.netlink.taps, observed.taps),
+        *_changes(Kind.TUN, desired.netlink.tuns, observed.tuns),
     ]
     ports = [
         *_changes(Kind.BRIDGE, desired.ovs.bridges, ovs.owned.bridges),
@@ -85,7 +86,7 @@ def _with_broken(netlink: ObservedNetlink) -> NetlinkState:
     """A pair with an end missing stands as something that equals no spec, so it is changed or removed."""
     owned = netlink.owned
     veths: dict[str, Any] = {**owned.veths, **netlink.broken}
-    return NetlinkState(owned.namespaces, owned.linux_bridges, veths, owned.taps)
+    return NetlinkState(owned.namespaces, owned.linux_bridges, veths, owned.taps, owned.tuns)
 
 
 def _changes(kind: Kind, desired: Mapping[Any, Any], observed: Mapping[Any, Any]) -> Iterator[Change]:

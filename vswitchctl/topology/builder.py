@@ -83,6 +83,32 @@ class TopologyBuilder:
     def namespace(self, name: str, *, tenant: str, description: str = "") -> Self:
         return self._named("nodes", name, {"kind": "namespace", "tenant": tenant, "description": description})
 
+    def tun(
+        self,
+        name: str,
+        *,
+        tenant: str,
+        ip: str | Iterable[str] = (),
+        device: str | None = None,
+        mtu: int | None = None,
+        user: int | None = None,
+        description: str = "",
+    ) -> Self:
+        """A namespace with a TUN device that forwards to its interfaces.
+
+        user: the user id that may open it.
+        """
+        keys = {
+            "kind": "tun",
+            "tenant": tenant,
+            "ip": _listed(ip),
+            "device": device,
+            "mtu": mtu,
+            "user": user,
+            "description": description,
+        }
+        return self._named("nodes", name, keys)
+
     def vm(self, name: str, *, tenant: str, domain: str, description: str = "") -> Self:
         """A virtual machine; its interfaces are named by their MAC addresses."""
         keys = {"kind": "vm", "tenant": tenant, "domain": domain, "description": description}

@@ -16,6 +16,7 @@ from vswitchctl.model.topology import (
     Namespace,
     Node,
     Topology,
+    Tun,
     Uplink,
     Vm,
     link_name,
@@ -142,6 +143,8 @@ def _label(drawing: Drawing, name: str, node: Node) -> str:
     elif isinstance(node, EndpointNode):
         if isinstance(node, Vm):
             lines.append(_small(f"virtual machine {node.domain}"))
+        elif isinstance(node, Tun):
+            lines.append(_small(" ".join(("TUN", node.device, *node.ip))))
         for interface_name, interface in node.interfaces.items():
             first, *others = interface.ip or ("no address",)
             mark = _mark(drawing.of(f"interfaces/{name}:{interface_name}"))

@@ -13,6 +13,7 @@ from vswitchctl.model.policy import MOST_LINES, Log, Peer, Rule
 from vswitchctl.model.topology import (
     MTU_MAX,
     MTU_MIN,
+    UID_MAX,
     VLAN_MAX,
     VLAN_MIN,
     AllowedPair,
@@ -28,6 +29,7 @@ from vswitchctl.model.topology import (
     Route,
     Tenant,
     Topology,
+    Tun,
     Uplink,
     Vm,
 )
@@ -51,6 +53,7 @@ NODES: Final[Mapping[str, type[BaseModel]]] = {
     "bridge": Bridge,
     "linux-bridge": LinuxBridge,
     "namespace": Namespace,
+    "tun": Tun,
     "vm": Vm,
     "uplink": Uplink,
 }
@@ -67,6 +70,7 @@ _ENTRIES: Final[Mapping[str, type[BaseModel]]] = {
 _RANGES: Final = {
     "vlan": f"a VLAN tag is {VLAN_MIN} to {VLAN_MAX}",
     "trunk": f"a VLAN tag is {VLAN_MIN} to {VLAN_MAX}",
+    "user": f"a user id is a number, 0 to {UID_MAX}",
     "mtu": f"an MTU is {MTU_MIN} to {MTU_MAX}",
     "cost": "a cost is 1 to 65535",
     "mac_ageing": "the ageing time is 1 to 65535 seconds",

@@ -13,6 +13,7 @@ from vswitchctl.topology import (
     check_policy,
     check_references,
     check_security,
+    check_tuns,
     check_vms,
 )
 from vswitchctl.topology.document import Finding, in_order
@@ -55,6 +56,8 @@ CHECKS: Final[tuple[Callable[[Subject], Iterator[Issue]], ...]] = (
     check_policy.groups,
     check_policy.rules,
     check_policy.interfaces,
+    check_tuns.devices,
+    check_tuns.sources,
     check_vms.nics,
     check_vms.keys,
 )

@@ -26,6 +26,8 @@ class Remover(Work):
                 doomed.update(dict.fromkeys(self._bridge(change), change))
             elif change.kind is Kind.VETH:
                 doomed.update(dict.fromkeys(self._links(ends.get(str(change.key), [])), change))
+            elif change.kind is Kind.TUN:
+                doomed.update(dict.fromkeys(self._tun(change), change))
         self.delete(doomed)
         self.done(sum(change.kind is not Kind.NAMESPACE for change in changes))
         for change in changes:
@@ -37,6 +39,12 @@ class Remover(Work):
         link = self.host.link(ROOT, str(change.key))
         if link is not None and link.kind == "bridge" and link.owner == change.owner:
             yield Place(ROOT, link)
+
+    def _tun(self, change: Change) -> Iterator[Place]:
+        """It goes with its namespace, unless a process keeps that."""
+        link = self.host.link(str(change.key), change.observed.name)
+        if link is not None and link.tun is not None and link.marked == change.owner:
+            yield Place(str(change.key), link)
 
     def _links(self, ends: Sequence[Place]) -> Sequence[Place]:
         """What to delete of a pair: one end where both are known, none where its namespace goes anyway.

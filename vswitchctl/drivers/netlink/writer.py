@@ -13,11 +13,11 @@ from collections.abc import Sequence
 
 from pyroute2.netlink import rtnl
 
-from vswitchctl.drivers.netlink import kernel, message, taps
+from vswitchctl.drivers.netlink import kernel, message, taps, tuns
 from vswitchctl.drivers.netlink.channel import EVENTS, Channel, in_thread
 from vswitchctl.drivers.netlink.parse import parse_nsid, parse_route
 from vswitchctl.drivers.netlink.placement import Placement, place, taken
-from vswitchctl.drivers.netlink.reader import Contents
+from vswitchctl.drivers.netlink.reader import Contents, Place
 from vswitchctl.drivers.netlink.requests import Batch, Work, refused
 from vswitchctl.model.plan import Change, Kind
 from vswitchctl.model.state import ROOT, LinuxBridgeSpec, NamespaceSpec, RouteSpec, VethEnd, VethSpec
@@ -47,6 +47,8 @@ class Writer(Work):
         self._linux_bridges(by_kind[Kind.LINUX_BRIDGE])
         self._veths(by_kind[Kind.VETH])
         taps.take(self, by_kind[Kind.TAP])
+        self._replace_tuns(by_kind[Kind.TUN])
+        tuns.make(self, by_kind[Kind.TUN])
         self._set_routes()
         self.done(len(by_kind[Kind.NAMESPACE]))
 
@@ -232,6 +234,16 @@ class Writer(Work):
             kernel.set_tx_checksum(self.host.channels[end.namespace].fileno(), end.name, end.tx_checksum)
         except OSError as error:
             self.fail(change, f"transmit checksum offload of '{end.name}': {error.strerror}")
+
+    def _replace_tuns(self, changes: Sequence[Change]) -> None:
+        """Delete those that are to have another name."""
+        doomed: dict[Place, Change | None] = {}
+        for change in changes:
+            if change.observed is not None and change.observed.name != change.desired.name:
+                link = self.host.link(str(change.key), change.observed.name)
+                if link is not None and link.marked == change.observed.owner:
+                    doomed[Place(str(change.key), link)] = change
+        self.delete(doomed)
 
     # -- routes ------------------------------------------------------------------------------------------
 
