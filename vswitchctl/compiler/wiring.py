@@ -210,9 +210,16 @@ class _Wiring:
     def _veth_end(self, end: str, other: str) -> VethEnd:
         interface = self.topology.interface(end)
         if interface is None:
-            node = self.topology.nodes[end]
-            master = end if isinstance(node, LinuxBridge) else None
-            return VethEnd(ROOT, self._device(end, other), self._mtu(end, other), master=master)
+            linux = isinstance(self.topology.nodes[end], LinuxBridge)
+            # What the host or a guest sends into a Linux bridge may lack its checksum, too.
+            leaves = linux and isinstance(self.topology.nodes.get(other), Bridge)
+            return VethEnd(
+                ROOT,
+                self._device(end, other),
+                self._mtu(end, other),
+                master=end if linux else None,
+                tx_checksum=self.tx_checksum or not leaves,
+            )
         namespace, name = split_end(end)
         return VethEnd(
             namespace,
