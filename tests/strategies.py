@@ -144,8 +144,12 @@ def _endpoints(draft: _Draft, count: int) -> None:
         if not own or draft.draw(st.integers(0, 3)):
             own.append(f"{tenant}{number}")
             draft.data["nodes"][own[-1]] = {"kind": "namespace", "tenant": tenant, "interfaces": {}}
-            if draft.draw(st.integers(0, 3)) == 0:
+            kind = draft.draw(st.sampled_from(["namespace", "namespace", "tun", "vm"]))
+            if kind == "vm":
                 draft.data["nodes"][own[-1]] |= {"kind": "vm", "domain": f"d {number} é"}
+            elif kind == "tun":
+                draft.data["nodes"][own[-1]] |= {"kind": "tun", "ip": ["10.77.0.1/24"], "device": "tun7"}
+                draft.maybe(draft.data["nodes"][own[-1]], "user", st.integers(0, 2**32 - 2))
         node = draft.draw(st.sampled_from(own))
         guest = draft.data["nodes"][node]["kind"] == "vm"
         interfaces = draft.data["nodes"][node]["interfaces"]
@@ -154,7 +158,6 @@ def _endpoints(draft: _Draft, count: int) -> None:
         homes = draft.homes[network]
         if guest:
             interfaces[name] = {k: v for k, v in interfaces[name].items() if k not in ("mac", "mtu")}
-            homes = [home for home in homes if draft.data["nodes"][home]["kind"] == "bridge"]
         draft.link(f"{node}:{name}", draft.draw(st.sampled_from(homes)))
 
 

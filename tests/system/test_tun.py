@@ -89,7 +89,7 @@ def test_a_program_answers_through_it(stack: Stack, tmp_path: Path) -> None:
     apply(stack, tmp_path, TOPOLOGY)
     assert stack.in_sync("t")
     info = device()["linkinfo"]["info_data"]  # type: ignore[index]
-    assert (info["type"], info["persist"], info["user"]) == ("tun", True, str(USER))
+    assert (info["type"], info["persist"], info["user"]) == ("tun", True, USER)
     assert not pings()
     with program():
         until(pings, "somebody behind the VPN answers")

@@ -241,8 +241,9 @@ def make_tun(device: str, user: int | None) -> None:
     descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
     try:
         fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", device.encode(), IFF_TUN | IFF_NO_PI))
-        # -1 stands for none; an ioctl's argument is signed here, a user id is not.
-        fcntl.ioctl(descriptor, TUNSETOWNER, ctypes.c_int32(-1 if user is None else user).value)
+        if user is not None:
+            # An ioctl's argument is signed here, a user id is not.
+            fcntl.ioctl(descriptor, TUNSETOWNER, ctypes.c_int32(user).value)
         fcntl.ioctl(descriptor, TUNSETPERSIST, 1)
     finally:
         os.close(descriptor)

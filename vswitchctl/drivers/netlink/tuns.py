@@ -17,6 +17,11 @@ from vswitchctl.model.plan import Change
 from vswitchctl.model.state import TunSpec
 
 
+def replaced(there: TunSpec, wanted: TunSpec) -> bool:
+    """Whether it is made anew: under another name, or without its user, which the kernel cannot take back."""
+    return there.name != wanted.name or (there.user is not None and wanted.user is None)
+
+
 def make(work: Work, changes: Sequence[Change]) -> None:
     """Bring the TUN device of each namespace to its desired state, from none or another."""
     for change in changes:
@@ -36,7 +41,7 @@ def make(work: Work, changes: Sequence[Change]) -> None:
 
 def _make(spec: TunSpec, there: TunSpec | None) -> None:
     """One that is right is not opened: the program that holds it would be in the way."""
-    if there is None or (there.name, there.user, there.kept) != (spec.name, spec.user, True):
+    if there is None or replaced(there, spec) or (there.user, there.kept) != (spec.user, True):
         kernel.make_tun(spec.name, spec.user)
     kernel.forward()
 
@@ -44,7 +49,9 @@ def _make(spec: TunSpec, there: TunSpec | None) -> None:
 def _settings(change: Change, spec: TunSpec, index: int) -> Batch:
     batch = Batch()
     batch.add(change, message.set_link(spec.name, alias=spec.owner.alias, up=True, mtu=spec.mtu))
-    there = change.observed.addresses if change.observed is not None else frozenset()
+    there = frozenset[str]()
+    if change.observed is not None and not replaced(change.observed, spec):
+        there = change.observed.addresses
     for text in sorted(spec.addresses - there):
         batch.add(change, message.address(index, text, add=True), (), f"address {text}")
     for text in sorted(there - spec.addresses):

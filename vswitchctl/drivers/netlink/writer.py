@@ -236,10 +236,10 @@ class Writer(Work):
             self.fail(change, f"transmit checksum offload of '{end.name}': {error.strerror}")
 
     def _replace_tuns(self, changes: Sequence[Change]) -> None:
-        """Delete those that are to have another name."""
+        """Delete those that are made anew."""
         doomed: dict[Place, Change | None] = {}
         for change in changes:
-            if change.observed is not None and change.observed.name != change.desired.name:
+            if change.observed is not None and tuns.replaced(change.observed, change.desired):
                 link = self.host.link(str(change.key), change.observed.name)
                 if link is not None and link.marked == change.observed.owner:
                     doomed[Place(str(change.key), link)] = change
