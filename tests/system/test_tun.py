@@ -39,8 +39,8 @@ links:
 # which adds 8 << 8 to the ICMP checksum's complement.
 PROGRAM = """
 import fcntl, os, struct, sys
-os.setuid(int(sys.argv[2]))
 tun = os.open("/dev/net/tun", os.O_RDWR)
+os.setuid(int(sys.argv[2]))
 fcntl.ioctl(tun, 0x400454CA, struct.pack("16sH22x", sys.argv[1].encode(), 0x1001))
 print("open", flush=True)
 while True:

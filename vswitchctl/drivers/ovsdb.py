@@ -80,7 +80,7 @@ class OvsdbDriver:
     def wait_ofports(self, keys: Collection[PortKey], timeout: float) -> dict[PortKey, int]:
         """The OpenFlow numbers of these ports, once each has one or an error, or after `timeout` seconds.
 
-        A port that is not in the database is not waited for: its addition was refused, or somebody removed it.
+        One that is not in the database is not waited for: its addition was refused, or somebody removed it.
         Numbers and errors count once ovs-vswitchd has applied our last transaction: before, they may be those
         of an earlier configuration. What is missing in the answer has none: `read().errors` says why.
         Raises Unreachable.
