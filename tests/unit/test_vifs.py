@@ -186,7 +186,7 @@ def test_a_linux_bridge_of_others_that_is_not_there_is_waited_for() -> None:
     wiring = compile_wiring(in_linux_bridge(external=True), facts)
     assert wiring.netlink == NetlinkState()
     remark = Remark("pending", "there is no Linux bridge 'lan0' yet")
-    assert wiring.remarks == {Owner("t", "nodes/lan0"): remark, IN_LAN: remark}
+    assert wiring.remarks == {Owner("t", "nodes/lan0"): remark, IN_LAN: remark, NIC: remark}
 
 
 def test_a_port_of_open_vswitch_is_not_put_into_a_linux_bridge() -> None:

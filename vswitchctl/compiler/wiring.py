@@ -139,7 +139,7 @@ class _Wiring:
         for end in link.ends:
             missing = self.remarks.get(Owner(self.topology.name, f"nodes/{end}"))
             if missing is not None:
-                self.remarks[owner] = missing
+                self._wait_for(link, owner, missing)
                 return
         kind = link_kind(self.topology, link, self.facts)
         if kind == "uplink":
@@ -150,6 +150,13 @@ class _Wiring:
             self._patch(link, owner)
         else:
             self._veth(link, owner)
+
+    def _wait_for(self, link: Link, owner: Owner, missing: Remark) -> None:
+        """A link to what is not there yet, and the interface at its other end."""
+        self.remarks[owner] = missing
+        for end in link.ends:
+            if self.topology.interface(end) is not None:
+                self.remarks[Owner(self.topology.name, f"interfaces/{end}")] = missing
 
     def _port(self, bridge: str, towards: str, name: str, spec: OvsPortSpec) -> None:
         key = PortKey(bridge, name)
