@@ -6,11 +6,11 @@ that we want can only be what a crash left, so it is taken as it is.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Sequence
 from functools import partial
 
 from vswitchctl.drivers.netlink import kernel, message
+from vswitchctl.drivers.netlink.addresses import set_addresses
 from vswitchctl.drivers.netlink.channel import within
 from vswitchctl.drivers.netlink.requests import Batch, Work, refused
 from vswitchctl.model.plan import Change
@@ -52,8 +52,5 @@ def _settings(change: Change, spec: TunSpec, index: int) -> Batch:
     there = frozenset[str]()
     if change.observed is not None and not replaced(change.observed, spec):
         there = change.observed.addresses
-    for text in sorted(spec.addresses - there):
-        batch.add(change, message.address(index, text, add=True), (), f"address {text}")
-    for text in sorted(there - spec.addresses):
-        batch.add(change, message.address(index, text, add=False), (errno.EADDRNOTAVAIL,), f"address {text}")
+    set_addresses(change, index, spec.addresses, there, batch)
     return batch

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pyroute2.netlink import rtnl
 
 from vswitchctl.drivers.netlink import kernel, message, taps, tuns
+from vswitchctl.drivers.netlink.addresses import set_addresses
 from vswitchctl.drivers.netlink.channel import EVENTS, Channel, in_thread
 from vswitchctl.drivers.netlink.parse import parse_nsid, parse_route
 from vswitchctl.drivers.netlink.placement import Placement, place, taken
@@ -216,7 +217,8 @@ class Writer(Work):
             group=0,
         )
         batch.add(change, attributes)
-        _set_addresses(change, end, index, before.addresses if before is not None else frozenset(), batch)
+        there = before.addresses if before is not None else frozenset[str]()
+        set_addresses(change, index, end.addresses, there, batch)
 
     def _before(self, change: Change, end: VethEnd) -> VethEnd | None:
         """The end as it was, where it was kept."""
@@ -279,20 +281,6 @@ def _ends(change: Change) -> tuple[VethEnd, VethEnd]:
 
 def _loopback(spec: NamespaceSpec) -> bytes:
     return message.set_link("", index=message.LO_INDEX, alias=spec.owner.alias, up=True)
-
-
-def _set_addresses(change: Change, end: VethEnd, index: int, there: frozenset[str], batch: Batch) -> None:
-    """The new come before the old go: with its last address a device loses its routes, whosever they are."""
-    stale, new = there - end.addresses, end.addresses - there
-    # But IPv6 has each address once, whatever its prefix.
-    hosts = {text.partition("/")[0] for text in new}
-    first = {text for text in stale if ":" in text and text.partition("/")[0] in hosts}
-    if stale:
-        batch.add(change, message.promote_secondaries(index))
-    for add, texts in ((False, first), (True, new), (False, stale - first)):
-        for text in sorted(texts):
-            tolerated = () if add else (errno.EADDRNOTAVAIL,)
-            batch.add(change, message.address(index, text, add=add), tolerated, f"address {text}")
 
 
 def _descriptor(home: VethEnd, end: VethEnd, opened: dict[str, int]) -> int | None:
