@@ -123,7 +123,8 @@ class _Draft:
             said = {"bypass": True, "description": f"a NIC of type '{nic.type}' bypasses the switch"}
             return self._shared(BYPASSING), "", said
         switched = self.ovs.foreign_ports.get(nic.device, "").partition(" ")[0] if nic.device else ""
-        bridge = (self.netlink.taps.get(nic.device, "") if nic.device else "") or self._declared(nic)
+        # Where it is counts, and what the XML says only of one that is nowhere now.
+        bridge = self.netlink.taps[nic.device] if nic.device in self.netlink.taps else self._declared(nic)
         if not switched and bridge in self.nodes:
             return self.network_of[bridge], bridge, {}
         where = switched or bridge
