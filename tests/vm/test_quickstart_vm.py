@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 import subprocess
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.dataplane.instances import PR_SET_CHILD_SUBREAPER
 from tests.system.conftest import ROOT, Stack, machine, until
 
 SECONDS = 900
@@ -21,15 +23,22 @@ def quickstart(environment: dict[str, str], *arguments: str) -> subprocess.Compl
     return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
 
 
+def set_reaper(on: bool) -> None:
+    """Whether orphans become ours. libvirt waits for QEMU to vanish, so init has to have them, which reaps."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0)
+
+
 @pytest.fixture
 def environment() -> Iterator[dict[str, str]]:
     """Directories of its own; whatever happens, what runs in them is stopped."""
     directory = Path(tempfile.mkdtemp(prefix="vq", dir="/tmp"))
     stack = Stack(directory)
     environment = {**stack.env, "VSWITCHCTL_SYSTEM_OVS_RUNDIR": str(directory / "none")}
+    set_reaper(False)
     try:
         yield environment
     finally:
+        set_reaper(True)
         subprocess.run([str(ROOT / "scripts/quickstart-vm"), "down"], env=environment, check=False)
         if stack.run_dir.exists():
             stack.call("down", "--purge")
