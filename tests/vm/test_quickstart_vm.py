@@ -24,7 +24,7 @@ def quickstart(environment: dict[str, str], *arguments: str) -> subprocess.Compl
 
 
 def set_reaper(on: bool) -> None:
-    """Whether orphans become ours. libvirt waits for QEMU to vanish, so init has to have them, which reaps."""
+    """Whether orphans become ours. libvirt waits for QEMU to vanish, so init is to have them, which reaps."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0)
 
 
@@ -55,8 +55,8 @@ def test_quickstart_shows_guests_plugged_and_apart_and_leaves_nothing(environmen
         assert "FAILED" not in done.stdout
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith(("red-guest", "blue-guest"))]
     assert [(row[0], row[1], row[4], row[6]) for row in rows] == [
-        ("red-guest", "running", "br-vm", "in-sync"),
         ("blue-guest", "running", "br-vm", "in-sync"),
+        ("red-guest", "running", "br-vm", "in-sync"),
     ]
     down = quickstart(environment, "--down")
     assert down.returncode == 0, down.stdout + down.stderr

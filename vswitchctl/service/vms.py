@@ -47,7 +47,7 @@ class VmService:
         addresses = self._libvirt().addresses()
         states = Statuses(self._loop.current()[0])
         found = [look.vm(domain, states, addresses) for domain in look.domains.domains]
-        return (*found, *look.undefined(states))
+        return tuple(sorted((*found, *look.undefined(states)), key=lambda view: (view.domain, view.uuid)))
 
     def networks(self) -> tuple[LibvirtNetworkView, ...]:
         """See `Service.libvirt_networks`."""
