@@ -23,10 +23,11 @@ from os_ken.ofproto import ofproto_v1_4_parser as parser
 
 from vswitchctl.compiler.compile import compile_topology, provisional
 from vswitchctl.compiler.wiring import compile_wiring
+from vswitchctl.model.domains import Vif, VifKey, VmFacts
 from vswitchctl.model.flow import FlowTable
 from vswitchctl.model.intent import Stored, allocate_meters, allocate_tags, allocate_zones
 from vswitchctl.model.state import DesiredState, Facts
-from vswitchctl.model.topology import Bridge, LinuxBridge, Topology, split_end
+from vswitchctl.model.topology import Bridge, LinuxBridge, Topology, Vm, split_end
 from vswitchctl.pipeline.app import load_apps
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
@@ -318,6 +319,17 @@ class LinuxSwitch:
         return [p for p in ([known] if known else self.ports) if p != port]
 
 
+def all_running(topology: Topology) -> VmFacts:
+    """Every virtual machine of a topology runs, and has its TAPs."""
+    nics = [
+        VifKey(node.domain, mac)
+        for node in topology.nodes.values()
+        if isinstance(node, Vm)
+        for mac in node.interfaces
+    ]
+    return VmFacts({key: Vif(f"vnet{number}") for number, key in enumerate(nics)})
+
+
 class Fabric:
     """A compiled topology: send a frame from an end and see who gets it, and how often."""
 
@@ -331,8 +343,8 @@ class Fabric:
             meters=allocate_meters(topology, {}),
         )
         apps = load_apps()
-        first = compile_topology(stored, Facts(), apps)
-        facts = provisional(first, Facts())
+        running = Facts(vms=all_running(topology), linux_bridges=frozenset(topology.nodes))
+        facts = provisional(compile_topology(stored, running, apps), running)
         self.desired: DesiredState = compile_topology(stored, facts, apps)
         wiring = compile_wiring(topology, facts)
         self.port = {where: facts.ofports[key] for where, key in wiring.ports.items()}

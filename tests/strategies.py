@@ -119,7 +119,8 @@ def _trunk(draft: _Draft, a: str, b: str) -> None:
 def _linux_bridges(draft: _Draft, bridges: list[str], count: int) -> None:
     for number in range(count):
         name, network = f"lan{number}", draft.draw(st.sampled_from(draft.networks))
-        draft.data["nodes"][name] = {"kind": "linux-bridge", "network": network}
+        external = draft.draw(st.booleans())
+        draft.data["nodes"][name] = {"kind": "linux-bridge", "network": network, "external": external}
         draft.homes[network].append(name)
         for bridge in draft.draw(st.lists(st.sampled_from(bridges), min_size=1, max_size=2, unique=True)):
             draft.link(name, bridge)
@@ -138,7 +139,7 @@ def _uplinks(draft: _Draft, bridges: list[str], count: int) -> None:
 
 
 def _endpoints(draft: _Draft, count: int) -> None:
-    """Several namespaces; one may have several interfaces, in networks of its tenant."""
+    """Several namespaces and virtual machines; one may have several interfaces, in networks of its tenant."""
     namespaces: dict[str, list[str]] = {}
     for number in range(count):
         network = draft.draw(st.sampled_from(draft.networks))
@@ -147,11 +148,21 @@ def _endpoints(draft: _Draft, count: int) -> None:
         if not own or draft.draw(st.integers(0, 3)):
             own.append(f"{tenant}{number}")
             draft.data["nodes"][own[-1]] = {"kind": "namespace", "tenant": tenant, "interfaces": {}}
+            kind = draft.draw(st.sampled_from(["namespace", "namespace", "tun", "vm"]))
+            if kind == "vm":
+                draft.data["nodes"][own[-1]] |= {"kind": "vm", "domain": f"d {number} é"}
+            elif kind == "tun":
+                draft.data["nodes"][own[-1]] |= {"kind": "tun", "ip": ["10.77.0.1/24"], "device": "tun7"}
+                draft.maybe(draft.data["nodes"][own[-1]], "user", st.integers(0, 2**32 - 2))
         node = draft.draw(st.sampled_from(own))
+        guest = draft.data["nodes"][node]["kind"] == "vm"
         interfaces = draft.data["nodes"][node]["interfaces"]
-        name = f"eth{len(interfaces)}"
+        name = f"52:54:00:12:35:{number:02x}" if guest else f"eth{len(interfaces)}"
         interfaces[name] = _interface(draft, network, number)
-        draft.link(f"{node}:{name}", draft.draw(st.sampled_from(draft.homes[network])))
+        homes = draft.homes[network]
+        if guest:
+            interfaces[name] = {k: v for k, v in interfaces[name].items() if k not in ("mac", "mtu")}
+        draft.link(f"{node}:{name}", draft.draw(st.sampled_from(homes)))
 
 
 def _interface(draft: _Draft, network: str, number: int) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from vswitchctl.api.app import create_app
 from vswitchctl.api.server import serve
 from vswitchctl.compiler.compile import Compiler
 from vswitchctl.drivers.embedded import Embedded, end_process, read_pid, system_ovs_running
+from vswitchctl.drivers.libvirt import LibvirtDriver
 from vswitchctl.drivers.netlink import NetlinkDriver
 from vswitchctl.drivers.openflow import OpenFlowDriver
 from vswitchctl.drivers.ovsdb import OvsdbDriver
@@ -108,7 +109,9 @@ def _loop(
     stack.callback(ovs.close)
     openflow = OpenFlowDriver(settings.ovs_rundir, on_change=mark, on_packet=on_packet)
     stack.callback(openflow.close)
-    mark.loop = Loop(store, netlink, ovs, openflow, Compiler(apps), system_datapath)
+    domains = LibvirtDriver(settings.libvirts, on_change=mark)
+    stack.callback(domains.close)
+    mark.loop = Loop(store, netlink, ovs, openflow, Compiler(apps), system_datapath, domains)
     return mark.loop
 
 

@@ -80,8 +80,16 @@ class Settings(BaseSettings):
     ovs_rundir: Path = Field(
         default_factory=_ovs_rundir, description="where ovs-vswitchd has its <bridge>.mgmt sockets"
     )
+    libvirt_uris: str = Field(
+        "qemu:///system", description="the libvirts of this host, separated by spaces; 'none' for no one"
+    )
     host: str = Field(default_factory=socket.gethostname, min_length=1, description="this host's name")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="what the log takes")
+
+    @property
+    def libvirts(self) -> tuple[str, ...]:
+        """The URIs in `libvirt_uris`."""
+        return tuple(uri for uri in self.libvirt_uris.split() if uri != "none")
 
     @property
     def private_intent_remote(self) -> str:

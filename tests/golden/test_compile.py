@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.simulation import all_running
 from vswitchctl.compiler.compile import compile_topology, provisional
 from vswitchctl.model.flow import Flow, priority, table_id
 from vswitchctl.model.intent import Stored, allocate_meters, allocate_tags, allocate_zones
@@ -32,7 +33,8 @@ def compiled(topology: Topology) -> DesiredState:
         zones=allocate_zones(topology, {}, ()),
         meters=allocate_meters(topology, {}),
     )
-    facts = provisional(compile_topology(stored, Facts(), load_apps()), Facts())
+    running = Facts(vms=all_running(topology))
+    facts = provisional(compile_topology(stored, running, load_apps()), running)
     return compile_topology(stored, facts, load_apps())
 
 
@@ -47,11 +49,14 @@ def text(desired: DesiredState) -> str:
     for veth in desired.netlink.veths.values():
         lines.append(f"veth [{veth.owner.entity}]")
         lines += [f"    {end_text(end)}" for end in (veth.a, veth.b)]
+    for name, tap in desired.netlink.taps.items():
+        lines.append(f"tap {name} [{tap.owner.entity}]")
     for name, bridge in desired.ovs.bridges.items():
         lines.append(f"bridge {name} [{bridge.owner.entity}] {bridge.datapath_type}")
     for key, port in desired.ovs.ports.items():
         peer = f" peer {port.peer}" if port.peer else ""
-        lines.append(f"port {key.bridge} {key.name} [{port.owner.entity}] {port.type or 'system'}{peer}")
+        vif = f" of {port.vif.domain} {port.vif.attached_mac}" if port.vif else ""
+        lines.append(f"port {key.bridge} {key.name} [{port.owner.entity}] {port.type or 'system'}{peer}{vif}")
     for name, table in desired.flows.items():
         lines.append(f"flows of {name}")
         for key, value in sorted(table.items(), key=lambda kv: (table_id(kv[0]), -priority(kv[0]), kv[0])):

@@ -35,6 +35,7 @@ from vswitchctl.model.views import (
     TopologyDocument,
     TopologyView,
 )
+from vswitchctl.model.vm_views import LibvirtNetworkView, NicRequest, VmView
 
 KINDS = {"bridge": "bridge", "linux-bridge": "linux-bridge", "namespace": "namespace", "uplink": "port"}
 
@@ -59,6 +60,10 @@ class MemoryService:
         self.watched = threading.Event()
         self.flow_views: dict[str, tuple[FlowView, ...]] = {}
         self.rule_views: tuple[AclRuleView, ...] = ()
+        self.vm_views: tuple[VmView, ...] = ()
+        self.network_views: tuple[LibvirtNetworkView, ...] = ()
+        self.attached: list[tuple[str, NicRequest]] = []
+        self.detached: list[tuple[str, str, bool]] = []
         self.log_lines: tuple[AclLogLine, ...] = ()
         self._stored: dict[str, Stored] = {}
         self._operations: dict[str, OperationView] = {}
@@ -203,6 +208,27 @@ class MemoryService:
         if bridge not in self.flow_views:
             raise NotFound(f"no bridge '{bridge}' of ours")
         return self.flow_views[bridge]
+
+    def vms(self) -> tuple[VmView, ...]:
+        return self.vm_views
+
+    def libvirt_networks(self) -> tuple[LibvirtNetworkView, ...]:
+        return self.network_views
+
+    def discover(self, name: str, tenant: str) -> Topology:
+        return Topology.model_validate({"name": name, "tenants": {tenant: {}}})
+
+    def attach(self, domain: str, request: NicRequest) -> None:
+        self._domain(domain)
+        self.attached.append((domain, request))
+
+    def detach(self, domain: str, mac: str, *, config: bool) -> None:
+        self._domain(domain)
+        self.detached.append((domain, mac, config))
+
+    def _domain(self, name: str) -> None:
+        if name not in {view.domain for view in self.vm_views}:
+            raise NotFound(f"no domain '{name}'", "list them: vswitchctl vm list")
 
     def acls(self, topology: str | None = None) -> tuple[AclRuleView, ...]:
         names = None if topology is None else {self._find(topology).document.topology.name}

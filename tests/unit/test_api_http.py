@@ -362,6 +362,11 @@ def test_openapi_describes_every_call_and_its_problems() -> None:
         "/topologies/{topology}/acls/{name}",
         "/topologies/{topology}/groups/{name}",
         "/acls/log",
+        "/vms",
+        "/vms:networks",
+        "/vms:discover",
+        "/vms/{domain}/nics",
+        "/vms/{domain}/nics/{mac}",
     }
     for path in schema["paths"].values():
         for operation in path.values():

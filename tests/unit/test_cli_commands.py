@@ -425,6 +425,8 @@ def test_version_and_help(cli: CommandLine) -> None:
             "show",
             "flows",
             "acls",
+            "vm",
+            "import",
             "convert",
         ):
             assert f" {command} " in result.out

@@ -20,6 +20,7 @@ from vswitchctl.api import (
     problems,
     tenants,
     topologies,
+    vms,
 )
 from vswitchctl.api.access import WAITING_CALLS
 from vswitchctl.api.limits import BodyLimit
@@ -27,7 +28,7 @@ from vswitchctl.api.service import Service
 from vswitchctl.model.views import Problem
 
 PREFIX = "/api/v1"
-NOUNS = (topologies, operations, hosts, bridges, ports, links, tenants, flows, acls, policy)
+NOUNS = (topologies, operations, hosts, bridges, ports, links, tenants, flows, acls, policy, vms)
 
 
 class RestApi(FastAPI):

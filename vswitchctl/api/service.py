@@ -21,6 +21,7 @@ from vswitchctl.model.views import (
     TopologyDocument,
     TopologyView,
 )
+from vswitchctl.model.vm_views import LibvirtNetworkView, NicRequest, VmView
 
 FlowSource = Literal["desired", "observed"]
 
@@ -91,3 +92,18 @@ class Service(Protocol):
 
     def flows(self, bridge: str, *, source: FlowSource = "observed") -> tuple[FlowView, ...]:
         """The flows of one of our bridges, in table and priority order. Raises NotFound."""
+
+    def vms(self) -> tuple[VmView, ...]:
+        """Every domain of libvirt's with its NICs, and those that topologies name and nobody defined yet."""
+
+    def libvirt_networks(self) -> tuple[LibvirtNetworkView, ...]:
+        """libvirt's networks, and the Linux bridges of others."""
+
+    def discover(self, name: str, tenant: str) -> Topology:
+        """What runs now and no topology declares, as a topology whose plan has no changes."""
+
+    def attach(self, domain: str, request: NicRequest) -> None:
+        """Attach a NIC to a domain, by its name or UUID. Raises NotFound, UserError, Unreachable."""
+
+    def detach(self, domain: str, mac: str, *, config: bool) -> None:
+        """Ask a domain's guest to let go of a NIC. Raises NotFound, UserError, Unreachable."""

@@ -25,6 +25,7 @@ from vswitchctl.errors import (
 )
 from vswitchctl.model.intent import PolicyChange
 from vswitchctl.model.policy import Rule
+from vswitchctl.model.topology import Topology
 from vswitchctl.model.views import (
     AclLogLine,
     AclRuleView,
@@ -42,6 +43,7 @@ from vswitchctl.model.views import (
     TopologyDocument,
     TopologyView,
 )
+from vswitchctl.model.vm_views import LibvirtNetworkView, NicRequest, VmView
 from vswitchctl.topology.document import Finding
 from vswitchctl.topology.nearest import one_of
 
@@ -184,6 +186,21 @@ class Client:
     def acl_log(self, after: int = 0, wait: float = 0.0) -> tuple[AclLogLine, ...]:
         """Lines above a number; waits for one for `wait` seconds (at most 5) where there is none."""
         return self._list("/acls/log", AclLogLine, after=after, wait=wait)
+
+    def vms(self) -> tuple[VmView, ...]:
+        return self._list("/vms", VmView)
+
+    def libvirt_networks(self) -> tuple[LibvirtNetworkView, ...]:
+        return self._list("/vms:networks", LibvirtNetworkView)
+
+    def discover(self, name: str, tenant: str) -> Topology:
+        return self._one("GET", "/vms:discover", Topology, name=name, tenant=tenant)
+
+    def attach(self, domain: str, request: NicRequest) -> None:
+        self._send("POST", f"/vms/{_part(domain)}/nics", request, {})
+
+    def detach(self, domain: str, mac: str, *, config: bool) -> None:
+        self._send("DELETE", f"/vms/{_part(domain)}/nics/{_part(mac)}", None, {"config": config})
 
     def _one(self, method: str, path: str, kind: type[V], body: BaseModel | None = None, **query: Any) -> V:
         return self._parsed(self._send(method, path, body, query).content, kind)

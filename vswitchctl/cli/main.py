@@ -22,6 +22,7 @@ from vswitchctl.cli import (
     probe,
     show,
     validate,
+    vm,
 )
 from vswitchctl.cli.context import Invocation, invocation
 from vswitchctl.errors import UserError, VswitchctlError
@@ -39,7 +40,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (daemon, validate, plan, apply, probe, show, graph, flows, acls, policy, convert, info):
+for group in (
+    *(daemon, validate, plan, apply, probe, show, graph),
+    *(flows, acls, policy, vm, convert, info),
+):
     group.register(app)
 
 

@@ -21,6 +21,7 @@ STATUS_STYLES = {
     "in-sync": "green",
     "applying": "cyan",
     "pending": "yellow",
+    "bypasses": "yellow",
     "failed": "red",
     "stale": "magenta",
 }

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 from vswitchctl.compiler.collecting import without_collecting
 from vswitchctl.compiler.flows import FlowCompiler
@@ -22,7 +23,7 @@ from vswitchctl.model.intent import Intent, Stored
 from vswitchctl.model.meter import Meter
 from vswitchctl.model.state import DesiredState, Facts, NetlinkState, OvsState, Owner, PortKey
 from vswitchctl.model.switch import AclSet, Coverage, Switch
-from vswitchctl.model.topology import Bridge, Topology, entities
+from vswitchctl.model.topology import Bridge, Topology, Vm, entities
 from vswitchctl.pipeline.app import App, MeterApp
 from vswitchctl.pipeline.cookies import cookie
 from vswitchctl.topology.check_policy import SECTIONS
@@ -45,7 +46,7 @@ def provisional(desired: DesiredState, facts: Facts) -> Facts:
     """Facts as they will be once ports exist: unnumbered ports get made-up numbers. For plans only."""
     missing = (key for key in desired.ovs.ports if key not in facts.ofports)
     made_up: dict[PortKey, int] = {key: 0xE000 + index for index, key in enumerate(missing)}
-    return Facts({**facts.ofports, **made_up}, facts.system_datapath)
+    return replace(facts, ofports={**facts.ofports, **made_up})
 
 
 class TopologyCompiler:
@@ -73,7 +74,7 @@ class TopologyCompiler:
     def compile(self, stored: Stored, facts: Facts) -> DesiredState:
         """The desired state; parts of it that did not change are the objects they were."""
         layout, policy = self._layout_of(stored.topology)
-        own = self._same_facts(self._facts(layout, facts.ofports, facts.system_datapath))
+        own = self._same_facts(self._facts(layout, *_inputs(facts)))
         wiring = self._wiring(layout, own)
         numbers = self._set_numbers(layout)
         tags, zones = self._same_tags(stored.tags), self._same_zones(stored.zones)
@@ -89,6 +90,7 @@ class TopologyCompiler:
             flows=self._compile_flows(switches, acl_sets),
             cookies=_chained(cookies),
             pending=self._pending(layout, wiring, own),
+            remarks=dict(wiring.remarks),
             meters={name: {meter.id: meter.value for meter in found} for name, found in metered.items()},
             meter_owners={
                 (name, meter.id): meter.owner for name, found in metered.items() for meter in found
@@ -141,10 +143,21 @@ class _Layout:
         return half
 
 
-def _own_facts(layout: Topology, ofports: Mapping[PortKey, int], system_datapath: bool) -> Facts:
-    """What this topology needs to know of the host."""
+def _inputs(facts: Facts) -> tuple[object, ...]:
+    return tuple(getattr(facts, spec.name) for spec in fields(Facts))
+
+
+def _own_facts(layout: Topology, *host: Any) -> Facts:
+    """What this topology needs to know of the host, whose facts come one by one."""
+    facts = Facts(*host)
     bridges = {name for name, node in layout.nodes.items() if isinstance(node, Bridge)}
-    return Facts({key: n for key, n in ofports.items() if key.bridge in bridges}, system_datapath)
+    domains = frozenset(node.domain for node in layout.nodes.values() if isinstance(node, Vm))
+    return replace(
+        facts,
+        ofports={key: number for key, number in facts.ofports.items() if key.bridge in bridges},
+        vms=facts.vms.of(domains),
+        linux_bridges=facts.linux_bridges & layout.nodes.keys(),
+    )
 
 
 def _cookies(half: Topology) -> dict[int, Owner]:
@@ -181,6 +194,7 @@ class Compiler:
             meter_owners={key: owner for part in parts for key, owner in part.meter_owners.items()},
             cookies=_chained(part.cookies for part in parts),
             pending={owner: why for part in parts for owner, why in part.pending.items()},
+            remarks={owner: remark for part in parts for owner, remark in part.remarks.items()},
         )
 
 
@@ -198,6 +212,8 @@ def _netlink(*parts: NetlinkState) -> NetlinkState:
         whole.namespaces.update(part.namespaces)
         whole.linux_bridges.update(part.linux_bridges)
         whole.veths.update(part.veths)
+        whole.taps.update(part.taps)
+        whole.tuns.update(part.tuns)
     return whole
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 from vswitchctl.compiler.endpoints import has_strangers
-from vswitchctl.model.topology import LinuxBridge, Namespace, Topology, Uplink
+from vswitchctl.model.topology import EndpointNode, LinuxBridge, Topology, Uplink
 
 
 def learn_limit(topology: Topology, towards: str) -> int:
@@ -36,6 +36,6 @@ def _shares(topology: Topology) -> Iterator[tuple[str, int]]:
         elif isinstance(node, Uplink):
             for network in {*node.trunk, *([node.network] if node.network else [])}:
                 yield network, node.learn_limit
-        elif isinstance(node, Namespace):
+        elif isinstance(node, EndpointNode):
             for interface_name, interface in node.interfaces.items():
                 yield interface.network, learn_limit(topology, f"{name}:{interface_name}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from vswitchctl.model.domains import Vif, VifKey
 from vswitchctl.model.state import (
     ROOT,
     Facts,
@@ -16,9 +17,13 @@ from vswitchctl.model.state import (
     OvsState,
     Owner,
     PortKey,
+    Remark,
     RouteSpec,
+    TapSpec,
+    TunSpec,
     VethEnd,
     VethSpec,
+    VifMarks,
 )
 from vswitchctl.model.topology import (
     Bridge,
@@ -26,7 +31,9 @@ from vswitchctl.model.topology import (
     LinuxBridge,
     Namespace,
     Topology,
+    Tun,
     Uplink,
+    Vm,
     device_name,
     link_name,
     split_end,
@@ -39,11 +46,15 @@ VLAN_HEADER = 4
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """netlink and ovs: the resources. ports: (bridge, the end or switch a port leads to) -> port key."""
+    """netlink and ovs: the resources. ports: (bridge, the end or switch a port leads to) -> port key.
+
+    remarks: of virtual machines whose NICs have no port now, or bypass the switch.
+    """
 
     netlink: NetlinkState
     ovs: OvsState
     ports: Mapping[tuple[str, str], PortKey]
+    remarks: Mapping[Owner, Remark]
 
 
 def datapath_type(bridge: Bridge, facts: Facts) -> str:
@@ -54,10 +65,12 @@ def datapath_type(bridge: Bridge, facts: Facts) -> str:
 
 
 def link_kind(topology: Topology, link: Link, facts: Facts) -> str:
-    """'veth', 'patch' or 'uplink': what joins the two ends. 'auto' is a patch where both are alike."""
+    """'veth', 'patch', 'uplink' or 'tap': what joins the two ends. 'auto' is a patch where both are alike."""
     a, b = (topology.nodes[split_end(end)[0]] for end in link.ends)
     if isinstance(a, Uplink) or isinstance(b, Uplink):
         return "uplink"
+    if isinstance(a, Vm) or isinstance(b, Vm):
+        return "tap"
     if link.kind != "auto":
         return link.kind
     alike = (
@@ -73,7 +86,14 @@ def compile_wiring(topology: Topology, facts: Facts) -> Wiring:
         build.node(name, node)
     for link in topology.links:
         build.link(link)
-    return Wiring(build.netlink, build.ovs, build.ports)
+    return Wiring(build.netlink, build.ovs, build.ports, build.remarks)
+
+
+def _former(vif: Vif, wanted: str) -> str:
+    """The Linux bridge that a TAP goes back to: another than the wanted one that it is in now was put there
+    by libvirt since we took it.
+    """
+    return vif.linux_bridge if vif.master in ("", wanted) else vif.master
 
 
 class _Wiring:
@@ -85,6 +105,7 @@ class _Wiring:
         self.netlink = NetlinkState()
         self.ovs = OvsState()
         self.ports: dict[tuple[str, str], PortKey] = {}
+        self.remarks: dict[Owner, Remark] = {}
         # A userspace datapath takes a partial checksum for a wrong one, wherever the frame entered.
         self.tx_checksum = all(
             datapath_type(node, facts) == "system"
@@ -93,30 +114,53 @@ class _Wiring:
         )
         self.trunk_mtu = VLAN_HEADER + max((net.mtu for net in topology.networks.values()), default=1500)
 
-    def node(self, name: str, node: Bridge | LinuxBridge | Namespace | Uplink) -> None:
+    def node(self, name: str, node: Bridge | LinuxBridge | Namespace | Vm | Uplink) -> None:
         owner = Owner(self.topology.name, f"nodes/{name}")
         if isinstance(node, Bridge):
             self.ovs.bridges[name] = OvsBridgeSpec(owner, datapath_type(node, self.facts))
         elif isinstance(node, LinuxBridge):
-            self.netlink.linux_bridges[name] = LinuxBridgeSpec(
-                owner, self.topology.networks[node.network].mtu
-            )
+            self._linux_bridge(name, node, owner)
         elif isinstance(node, Namespace):
             routes = frozenset(
                 [RouteSpec(route.to, route.via) for route in node.routes]
                 + [RouteSpec(to, via) for _, to, via in default_gateways(self.topology, node)]
             )
             self.netlink.namespaces[name] = NamespaceSpec(owner, routes)
+        if isinstance(node, Tun):
+            addresses = frozenset(node.ip)
+            self.netlink.tuns[name] = TunSpec(owner, node.device, node.mtu, addresses, node.user)
+
+    def _linux_bridge(self, name: str, node: LinuxBridge, owner: Owner) -> None:
+        if not node.external:
+            self.netlink.linux_bridges[name] = LinuxBridgeSpec(
+                owner, self.topology.networks[node.network].mtu
+            )
+        elif name not in self.facts.linux_bridges:
+            self.remarks[owner] = Remark("pending", f"there is no Linux bridge '{name}' yet")
 
     def link(self, link: Link) -> None:
         owner = Owner(self.topology.name, f"links/{link_name(link)}")
+        for end in link.ends:
+            missing = self.remarks.get(Owner(self.topology.name, f"nodes/{end}"))
+            if missing is not None:
+                self._wait_for(link, owner, missing)
+                return
         kind = link_kind(self.topology, link, self.facts)
         if kind == "uplink":
             self._uplink(link, owner)
+        elif kind == "tap":
+            self._tap(link, owner)
         elif kind == "patch":
             self._patch(link, owner)
         else:
             self._veth(link, owner)
+
+    def _wait_for(self, link: Link, owner: Owner, missing: Remark) -> None:
+        """A link to what is not there yet, and the interface at its other end."""
+        self.remarks[owner] = missing
+        for end in link.ends:
+            if self.topology.interface(end) is not None:
+                self.remarks[Owner(self.topology.name, f"interfaces/{end}")] = missing
 
     def _port(self, bridge: str, towards: str, name: str, spec: OvsPortSpec) -> None:
         key = PortKey(bridge, name)
@@ -128,6 +172,38 @@ class _Wiring:
             node = self.topology.nodes.get(end)
             if isinstance(node, Uplink):
                 self._port(other, end, node.interface, OvsPortSpec(owner))
+
+    def _tap(self, link: Link, owner: Owner) -> None:
+        """libvirt makes the TAP; it is taken from where libvirt put it, and becomes our port."""
+        for end, other in (link.ends, link.ends[::-1]):
+            name, mac = split_end(end)
+            node = self.topology.nodes[name]
+            if not isinstance(node, Vm):
+                continue
+            vif = self.facts.vms.vif(VifKey(node.domain, mac))
+            in_linux = isinstance(self.topology.nodes[other], LinuxBridge)
+            if in_linux and not vif.device:
+                vif = self.facts.vms.held.get(owner.text, vif)
+            if vif.device and not in_linux:
+                marks = VifMarks(vif.interface_id, mac, vif.vm, node.domain, vif.ovs_bridge)
+                self.netlink.taps[vif.device] = TapSpec(owner, _former(vif, ""))
+                self._port(other, end, vif.device, OvsPortSpec(owner, vif=marks))
+            elif vif.device:
+                vif = self._tap_in_linux_bridge(vif, other, owner)
+            if vif.status != "in-sync":
+                remark = Remark(vif.status, vif.reason)
+                self.remarks[owner] = self.remarks[Owner(self.topology.name, f"interfaces/{end}")] = remark
+
+    def _tap_in_linux_bridge(self, vif: Vif, bridge: str, owner: Owner) -> Vif:
+        """One that libvirt itself puts there is left as it is, without a mark."""
+        if vif.ovs_bridge:
+            where = vif.ovs_bridge.partition(" ")[0]
+            reason = f"libvirt has its TAP in Open vSwitch bridge '{where}'; link it to a bridge of that kind"
+            return replace(vif, status="pending", reason=reason)
+        former = _former(vif, bridge)
+        if not former == bridge == vif.master:
+            self.netlink.taps[vif.device] = TapSpec(owner, former, master=bridge)
+        return vif
 
     def _patch(self, link: Link, owner: Owner) -> None:
         name = {end: self._device(end, other) for end, other in (link.ends, link.ends[::-1])}
@@ -145,9 +221,16 @@ class _Wiring:
     def _veth_end(self, end: str, other: str) -> VethEnd:
         interface = self.topology.interface(end)
         if interface is None:
-            node = self.topology.nodes[end]
-            master = end if isinstance(node, LinuxBridge) else None
-            return VethEnd(ROOT, self._device(end, other), self._mtu(end, other), master=master)
+            linux = isinstance(self.topology.nodes[end], LinuxBridge)
+            # What the host or a guest sends into a Linux bridge may lack its checksum, too.
+            leaves = linux and isinstance(self.topology.nodes.get(other), Bridge)
+            return VethEnd(
+                ROOT,
+                self._device(end, other),
+                self._mtu(end, other),
+                master=end if linux else None,
+                tx_checksum=self.tx_checksum or not leaves,
+            )
         namespace, name = split_end(end)
         return VethEnd(
             namespace,

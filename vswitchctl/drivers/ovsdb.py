@@ -80,6 +80,7 @@ class OvsdbDriver:
     def wait_ofports(self, keys: Collection[PortKey], timeout: float) -> dict[PortKey, int]:
         """The OpenFlow numbers of these ports, once each has one or an error, or after `timeout` seconds.
 
+        One that is not in the database is not waited for: its addition was refused, or somebody removed it.
         Numbers and errors count once ovs-vswitchd has applied our last transaction: before, they may be those
         of an earlier configuration. What is missing in the answer has none: `read().errors` says why.
         Raises Unreachable.
@@ -88,7 +89,10 @@ class OvsdbDriver:
         while True:
             snapshot = self._current()
             ofports, errors = snapshot.observed.ofports, snapshot.observed.errors
-            settled = self._applied(snapshot) and all(key in ofports or key in errors for key in keys)
+            there = snapshot.observed.owned.ports
+            settled = self._applied(snapshot) and all(
+                key in ofports or key in errors or key not in there for key in keys
+            )
             if settled or not self._replica.wait_past(snapshot.seqno, deadline):
                 return {key: ofports[key] for key in keys if key in ofports}
 

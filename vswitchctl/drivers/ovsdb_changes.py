@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from vswitchctl.drivers.ovsdb_rows import KEEP_TC, OPENFLOW, Snapshot, bridge_config, mark, only
+from vswitchctl.drivers.ovsdb_vifs import adopt, give_back, set_vif
 from vswitchctl.errors import Conflict, VswitchctlError
 from vswitchctl.model.plan import Action, Change, Failure, Kind
 from vswitchctl.model.state import OWNER_KEY, OvsBridgeSpec, OvsPortSpec, Owner, PortKey
@@ -41,9 +42,11 @@ class ChangeWriter:
         self._ports: dict[str, tuple[Any, Any]] = dict(snapshot.ports)
         self._interfaces = set(snapshot.interfaces)
         self._keeping_tc = dict(snapshot.keeping_tc)
+        self._going: set[object] = set()
 
     def write(self, changes: Sequence[Change]) -> None:
         """Write them all, given `in_order`, and ask ovs-vswitchd to confirm (Open_vSwitch.next_cfg)."""
+        self._going = {c.key for c in changes if c.kind is Kind.BRIDGE and c.action is Action.REMOVE}
         for change in changes:
             try:
                 self._write(change)
@@ -69,6 +72,11 @@ class ChangeWriter:
             return
         row, bridge = found
         _require_ours(row, f"port '{key.name}'", {owner})
+        staying = {name: there for name, there in self._bridges.items() if name not in self._going}
+        former = give_back(row, bridge, staying)
+        if former is not None:
+            self._ports[key.name] = (row, former)
+            return
         self._interfaces.difference_update(interface.name for interface in row.interfaces)
         bridge.delvalue("ports", row)
         _let_go(row)
@@ -133,7 +141,12 @@ class ChangeWriter:
             self._insert_port(key, spec)
             return
         row, bridge = found
-        _require_ours(row, f"port '{key.name}'", owners)
+        if spec.vif is not None and mark(row) is None and key.bridge in self._bridges:
+            adopt(row, spec, bridge, self._bridges[key.bridge])
+            bridge = self._bridges[key.bridge]
+            self._ports[key.name] = (row, bridge)
+        else:
+            _require_ours(row, f"port '{key.name}'", owners)
         if bridge is not self._bridges.get(key.bridge):
             raise Conflict(
                 f"port '{key.name}' is on another bridge", "it is moved once its removal there succeeds"
@@ -237,4 +250,4 @@ def _let_go(row: Any) -> None:
 def _set_interface(row: Any, spec: OvsPortSpec) -> None:
     row.type = spec.type
     row.options = {"peer": spec.peer} if spec.peer is not None else {}
-    row.external_ids = {**row.external_ids, OWNER_KEY: spec.owner.text}
+    row.external_ids = set_vif(row.external_ids, spec)

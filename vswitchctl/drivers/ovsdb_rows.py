@@ -17,6 +17,7 @@ from vswitchctl.model.state import (
     OvsState,
     Owner,
     PortKey,
+    VifMarks,
     parse_owner,
 )
 
@@ -26,6 +27,39 @@ OPENFLOW: Final = "OpenFlow14"
 KEEP_TC: Final = "linux-noop"
 """QoS.type by which Open vSwitch leaves the tc settings of a port's device alone, ovs-vswitchd.conf.db(5).
 Else it takes away whatever qdisc it finds when it opens the port. One row serves all ports of a bridge."""
+
+
+DOMAIN_KEY, FORMER_KEY = "vswitchctl-domain", "vswitchctl-former"
+"""external_ids of a virtual machine's Interface beside those of ovs-vswitchd.conf.db(5)."""
+
+
+def vif_ids(marks: VifMarks) -> dict[str, str]:
+    """external_ids of a virtual machine's Interface."""
+    former = {FORMER_KEY: marks.former} if marks.former else {}
+    return {
+        "attached-mac": marks.attached_mac,
+        "iface-id": marks.iface_id,
+        "iface-status": "active",
+        "vm-id": marks.vm_id,
+        DOMAIN_KEY: marks.domain,
+        **former,
+    }
+
+
+def parse_vif(ids: Mapping[str, str]) -> VifMarks | None:
+    """What external_ids of an Interface of ours say of a virtual machine; None where it is not one's."""
+    if DOMAIN_KEY not in ids:
+        return None
+    iface_id, mac, vm_id = (ids.get(key, "") for key in ("iface-id", "attached-mac", "vm-id"))
+    return VifMarks(iface_id, mac, vm_id, ids[DOMAIN_KEY], ids.get(FORMER_KEY, ""))
+
+
+def vlan_words(row: Any) -> str:
+    """A Port's VLAN settings in words, 'tag=5 vlan_mode=access'; '' where it has none."""
+    words = [f"tag={row.tag[0]}"] if row.tag else []
+    words += [f"trunks={','.join(map(str, sorted(row.trunks)))}"] if row.trunks else []
+    words += [f"vlan_mode={row.vlan_mode[0]}"] if row.vlan_mode else []
+    return " ".join(words)
 
 
 def datapath_id(owner: Owner, bridge: str) -> str:
@@ -57,6 +91,7 @@ class PortRow:
     """A parsed Port with its Interface. `spec` is None where it is not ours. interfaces: their names.
 
     foreign_qos: the type of its QoS where somebody else set that.
+    vlan: its VLAN settings where it is not ours, see `vlan_words`.
     """
 
     name: str
@@ -65,6 +100,7 @@ class PortRow:
     error: str
     interfaces: tuple[str, ...]
     foreign_qos: str | None = None
+    vlan: str = ""
 
     @property
     def owner(self) -> Owner | None:
@@ -132,12 +168,8 @@ def _parse_bridge(row: Any) -> BridgeRow:
 
 
 def _port_drift(row: Any, interfaces: list[Any], owner: Owner, options: Mapping[str, str]) -> Iterator[str]:
-    if row.tag:
-        yield f"tag={row.tag[0]}"
-    if row.trunks:
-        yield f"trunks={','.join(map(str, sorted(row.trunks)))}"
-    if row.vlan_mode:
-        yield f"vlan_mode={row.vlan_mode[0]}"
+    if vlan := vlan_words(row):
+        yield vlan
     if [interface.name for interface in interfaces] != [row.name]:
         yield f"interfaces={','.join(sorted(interface.name for interface in interfaces))}"
     elif mark(interfaces[0]) != owner:
@@ -165,15 +197,17 @@ def _parse_port(row: Any, interfaces: list[Any]) -> PortRow:
     ofport = only(first.ofport)
     error = " ".join((only(first.error) or "").split())
     spec = None
-    owner = mark(row)
-    if owner is not None:
+    owner, vlan = mark(row), ""
+    if owner is None:
+        vlan = vlan_words(row)
+    else:
         options = first.options
         drift = ", ".join(_port_drift(row, interfaces, owner, options))
-        spec = OvsPortSpec(owner, first.type, options.get("peer"), drift)
+        spec = OvsPortSpec(owner, first.type, options.get("peer"), drift, parse_vif(first.external_ids))
     names = tuple(interface.name for interface in interfaces)
     qos = only(row.qos)
     foreign_qos = qos.type if qos is not None and mark(qos) is None else None
-    return PortRow(row.name, spec, ofport if ofport and ofport > 0 else None, error, names, foreign_qos)
+    return PortRow(row.name, spec, ofport if ofport and ofport > 0 else None, error, names, foreign_qos, vlan)
 
 
 @dataclass(slots=True)
@@ -184,6 +218,7 @@ class _Draft:
     ofports: dict[PortKey, int] = field(default_factory=dict)
     errors: dict[PortKey, str] = field(default_factory=dict)
     names: dict[str, Owner | None] = field(default_factory=dict)
+    foreign_ports: dict[str, str] = field(default_factory=dict)
     foreign: list[Foreign] = field(default_factory=list)
     bridges: dict[str, Any] = field(default_factory=dict)
     ports: dict[str, tuple[Any, Any]] = field(default_factory=dict)
@@ -210,8 +245,10 @@ class _Draft:
             self.state.ports[key] = port.spec
             if port.foreign_qos is not None:
                 self.foreign.append(Foreign("qos", port.name, port.foreign_qos))
-        elif bridge.spec is not None:
-            self.foreign.append(Foreign("port", port.name, f"on bridge {bridge.name}"))
+        else:
+            self.foreign_ports[port.name] = f"{bridge.name} {port.vlan}".rstrip()
+            if bridge.spec is not None:
+                self.foreign.append(Foreign("port", port.name, f"on bridge {bridge.name}"))
         if bridge.spec is not None:
             if port.ofport is not None:
                 self.ofports[key] = port.ofport
@@ -284,4 +321,5 @@ def _observed(draft: _Draft, datapath_types: frozenset[str]) -> ObservedOvs:
         names=draft.names,
         datapath_types=datapath_types,
         foreign=tuple(sorted(draft.foreign, key=lambda foreign: (foreign.kind, foreign.name))),
+        foreign_ports=draft.foreign_ports,
     )

@@ -22,7 +22,9 @@ from vswitchctl.intent.tables import (
     NAMESPACE,
     NETWORK,
     TOPOLOGY,
+    TUN,
     UPLINK,
+    VM,
     Held,
     Table,
     Value,
@@ -37,8 +39,8 @@ Key = tuple[str, int]
 """A part among those of one column: its identity, and its number among those with the same identity."""
 
 NETWORKS = next(held.column for held in TOPOLOGY.holds if held.table is NETWORK)
-NAMESPACES = next(held.column for held in TOPOLOGY.holds if held.table is NAMESPACE)
 UPLINKS = next(held.column for held in TOPOLOGY.holds if held.table is UPLINK)
+ENDPOINT_NODES = tuple(held.column for held in TOPOLOGY.holds if held.table in (NAMESPACE, TUN, VM))
 INTERFACES = next(held.column for held in NAMESPACE.holds if held.table is INTERFACE)
 
 POSITION_STRIDE = 1 << 20
@@ -152,42 +154,47 @@ def entity_part(table: Table, name: str, value: Any, source: str) -> Part:
 
 def interfaces_of(root: Part) -> Iterator[tuple[str, Part]]:
     """('node:interface', its row) of every interface."""
-    return _interfaces(root.parts[NAMESPACES])
+    return _interfaces(*_endpoint_nodes(root))
 
 
-def _interfaces(namespaces: Mapping[Key, Part]) -> Iterator[tuple[str, Part]]:
-    for node in namespaces.values():
-        for part in node.parts[INTERFACES].values():
-            yield f"{node.columns['name']}:{part.columns['name']}", part
+def _endpoint_nodes(root: Part) -> list[Mapping[Key, Part]]:
+    return [root.parts[column] for column in ENDPOINT_NODES]
+
+
+def _interfaces(*nodes: Mapping[Key, Part]) -> Iterator[tuple[str, Part]]:
+    for held in nodes:
+        for node in held.values():
+            for part in node.parts[INTERFACES].values():
+                yield f"{node.columns['name']}:{part.columns['name']}", part
 
 
 def zones_of(root: Part) -> dict[str, int]:
     """Endpoint -> conntrack zone of those that have one, as stored."""
-    return root.work_out("zones", _zones, root.parts[NAMESPACES])
+    return root.work_out("zones", _zones, *_endpoint_nodes(root))
 
 
-def _zones(namespaces: Mapping[Key, Part]) -> dict[str, int]:
-    return {end: part.columns["zone"] for end, part in _interfaces(namespaces) if part.columns["zone"]}
+def _zones(*nodes: Mapping[Key, Part]) -> dict[str, int]:
+    return {end: part.columns["zone"] for end, part in _interfaces(*nodes) if part.columns["zone"]}
 
 
 def limited_of(root: Part) -> Iterator[tuple[str, Part]]:
     """('node:interface' or the uplink's name, its row) of all that may have limits."""
-    return _limited(root.parts[NAMESPACES], root.parts[UPLINKS])
+    return _limited(root.parts[UPLINKS], *_endpoint_nodes(root))
 
 
-def _limited(namespaces: Mapping[Key, Part], uplinks: Mapping[Key, Part]) -> Iterator[tuple[str, Part]]:
-    yield from _interfaces(namespaces)
+def _limited(uplinks: Mapping[Key, Part], *nodes: Mapping[Key, Part]) -> Iterator[tuple[str, Part]]:
+    yield from _interfaces(*nodes)
     for part in uplinks.values():
         yield part.columns["name"], part
 
 
 def meters_of(root: Part) -> dict[str, int]:
     """Endpoint or uplink -> number of its meters, as stored: one more in the column, where 0 is none."""
-    return root.work_out("meters", _meters, root.parts[NAMESPACES], root.parts[UPLINKS])
+    return root.work_out("meters", _meters, root.parts[UPLINKS], *_endpoint_nodes(root))
 
 
-def _meters(namespaces: Mapping[Key, Part], uplinks: Mapping[Key, Part]) -> dict[str, int]:
-    limited = _limited(namespaces, uplinks)
+def _meters(uplinks: Mapping[Key, Part], *nodes: Mapping[Key, Part]) -> dict[str, int]:
+    limited = _limited(uplinks, *nodes)
     return {end: part.columns["meter"] - 1 for end, part in limited if part.columns["meter"]}
 
 

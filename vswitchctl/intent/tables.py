@@ -33,7 +33,9 @@ from vswitchctl.model.topology import (
     RouterRoute,
     Tenant,
     Topology,
+    Tun,
     Uplink,
+    Vm,
     link_name,
 )
 
@@ -170,7 +172,7 @@ BRIDGE = Table(
 LINUX_BRIDGE = Table(
     "Linux_Bridge",
     LinuxBridge,
-    {"network": PLAIN, "learn_limit": LEARNED, **_ABOUT},
+    {"network": PLAIN, "external": PLAIN, "learn_limit": LEARNED, **_ABOUT},
     entity="nodes/{name}",
     constant={"kind": "linux-bridge"},
 )
@@ -195,6 +197,7 @@ INTERFACE = Table(
         "acls": LIST,
         "qos": OPTIONAL,
         "storm": STORM,
+        "bypass": PLAIN,
         "learn_limit": LEARNED,
         **_ABOUT,
     },
@@ -213,6 +216,25 @@ NAMESPACE = Table(
         Held("interfaces", "named", INTERFACE, "interfaces"),
         Held("routes", "ordered", ROUTE, "routes"),
     ),
+)
+TUN = Table(
+    "TUN",
+    Tun,
+    {"tenant": PLAIN, "device": PLAIN, "ip": LIST, "mtu": PLAIN, "user": OPTIONAL, **_ABOUT},
+    entity="nodes/{name}",
+    constant={"kind": "tun"},
+    holds=(
+        Held("interfaces", "named", INTERFACE, "interfaces"),
+        Held("routes", "ordered", ROUTE, "routes"),
+    ),
+)
+VM = Table(
+    "VM",
+    Vm,
+    {"tenant": PLAIN, "domain": PLAIN, **_ABOUT},
+    entity="nodes/{name}",
+    constant={"kind": "vm"},
+    holds=(Held("interfaces", "named", INTERFACE, "interfaces"),),
 )
 UPLINK = Table(
     "Uplink",
@@ -316,6 +338,8 @@ TOPOLOGY = Table(
         Held("nodes", "named", BRIDGE, "bridges"),
         Held("nodes", "named", LINUX_BRIDGE, "linux_bridges"),
         Held("nodes", "named", NAMESPACE, "namespaces"),
+        Held("nodes", "named", TUN, "tuns"),
+        Held("nodes", "named", VM, "vms"),
         Held("nodes", "named", UPLINK, "uplinks"),
         Held("links", "ordered", LINK, "links"),
         Held("qos", "named", QOS, "qos"),

@@ -10,7 +10,7 @@ from typing import Literal
 from vswitchctl.errors import Conflict
 from vswitchctl.model.meter import NUMBERS
 from vswitchctl.model.policy import Rule
-from vswitchctl.model.topology import VLAN_MAX, VLAN_MIN, Group, Namespace, Topology, Uplink
+from vswitchctl.model.topology import VLAN_MAX, VLAN_MIN, Group, Namespace, Topology, Uplink, Vm
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +149,15 @@ def zone_claims(zones: Mapping[str, int]) -> Iterable[tuple[str, str]]:
 
 
 def claims(topology: Topology) -> Iterable[tuple[str, str]]:
-    """Every (device, entity) on the host that this topology takes for itself: 'dev:NAME' or 'netns:NAME'."""
+    """Every (device, entity) on the host that this topology takes for itself: 'dev:NAME', 'netns:NAME' or
+    'vif:DOMAIN/MAC'."""
     for name, node in topology.nodes.items():
         if isinstance(node, Uplink):
             yield f"dev:{node.interface}", f"nodes/{name}"
         elif isinstance(node, Namespace):
             yield f"netns:{name}", f"nodes/{name}"
+        elif isinstance(node, Vm):
+            for mac in node.interfaces:
+                yield f"vif:{node.domain}/{mac}", f"nodes/{name}"
         else:
             yield f"dev:{name}", f"nodes/{name}"

@@ -21,6 +21,8 @@ class Kind(StrEnum):
     NAMESPACE = "namespace"
     LINUX_BRIDGE = "linux-bridge"
     VETH = "veth"
+    TAP = "tap"
+    TUN = "tun"
     BRIDGE = "bridge"
     PORT = "port"
     METER = "meter"

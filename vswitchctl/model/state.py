@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from vswitchctl.model.domains import VmFacts
 from vswitchctl.model.flow import PartedTable
 
 OWNER_PREFIX = "vswitchctl:"
@@ -104,6 +105,38 @@ class VethSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class TunSpec:
+    """A persistent TUN device in a namespace of ours, up, which forwards IPv4 and IPv6.
+
+    The mark is its ifalias. user: the user id that may open it, None for root alone. kept: it stays when the
+    program closes it.
+    """
+
+    owner: Owner
+    name: str
+    mtu: int
+    addresses: frozenset[str] = frozenset()
+    user: int | None = None
+    up: bool = True
+    kept: bool = True
+    forwarding: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TapSpec:
+    """A TAP of a virtual machine's that is our port, or one of a Linux bridge that we put it into; up.
+
+    master: that Linux bridge, '' for none. The mark is its ifalias, with `former`: the Linux bridge it was
+    taken from and goes back to, '' for none.
+    """
+
+    owner: Owner
+    former: str = ""
+    master: str = ""
+    up: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class OvsBridgeSpec:
     """An Open vSwitch bridge: fail_mode=secure, no controller, mac-learning nowhere but in our flows.
 
@@ -121,9 +154,26 @@ class PortKey(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class VifMarks:
+    """What a virtual machine's port says of it, in external_ids of its Interface (ovs-vswitchd.conf.db(5)).
+
+    domain: its name, for when libvirt cannot be asked.
+    former: the Open vSwitch bridge, and VLAN, where libvirt had put the port, and where it goes back,
+    'theirs tag=5'; '' for none.
+    """
+
+    iface_id: str
+    attached_mac: str
+    vm_id: str
+    domain: str
+    former: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class OvsPortSpec:
     """A port with one interface of the same name. type '' is a device of the system, 'patch' has a `peer`.
 
+    vif: of a virtual machine's port.
     drift: what was altered by hand, e.g. 'tag=5'; '' in every desired port.
     """
 
@@ -131,15 +181,20 @@ class OvsPortSpec:
     type: str = ""
     peer: str | None = None
     drift: str = ""
+    vif: VifMarks | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NetlinkState:
-    """What the kernel holds. Keys: namespace name; bridge name; the owner's text for a veth pair."""
+    """What the kernel holds. Keys: namespace, bridge or TAP name; of a TUN its namespace, of a veth pair the
+    owner's text.
+    """
 
     namespaces: dict[str, NamespaceSpec] = field(default_factory=dict)
     linux_bridges: dict[str, LinuxBridgeSpec] = field(default_factory=dict)
     veths: dict[str, VethSpec] = field(default_factory=dict)
+    taps: dict[str, TapSpec] = field(default_factory=dict)
+    tuns: dict[str, TunSpec] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +221,8 @@ class ObservedNetlink:
     devices: every device name in the root namespace -> owner or None (for conflicts and for uplinks).
     namespaces: every name under /run/netns -> owner or None.
     unopened: devices in the root namespace that nobody listens to in promiscuous mode, as a switch does.
+    taps: every TUN or TAP device in the root namespace -> the Linux bridge it is a port of, '' for none.
+    foreign_bridges: Linux bridges in the root namespace that are not ours.
     """
 
     owned: NetlinkState
@@ -173,6 +230,8 @@ class ObservedNetlink:
     devices: dict[str, Owner | None]
     namespaces: dict[str, Owner | None]
     unopened: frozenset[str] = frozenset()
+    taps: Mapping[str, str] = field(default_factory=dict)
+    foreign_bridges: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +240,7 @@ class ObservedOvs:
 
     errors: Interface.error texts. names: every bridge and port name -> owner or None.
     datapath_types: what this vswitchd offers. foreign: bridges, and ports on our bridges, of others.
+    foreign_ports: port of somebody else -> its bridge and VLAN, 'theirs tag=5'.
     """
 
     owned: OvsState
@@ -189,6 +249,15 @@ class ObservedOvs:
     names: dict[str, Owner | None]
     datapath_types: frozenset[str]
     foreign: tuple[Foreign, ...]
+    foreign_ports: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Why an entity is not all that was declared, where nothing failed and nothing waits for it."""
+
+    status: Literal["pending", "stale", "bypasses"]
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +267,7 @@ class DesiredState:
     cookies: cookie without its rule number -> owner, so that every flow explains itself.
     pending: owner -> why something of it is not there yet (an ofport not assigned, ...).
     meters: bridge name -> meter id -> its value (`model/meter.py`). meter_owners: (bridge, id) -> owner.
+    remarks: of virtual machines that do not run, ...: nothing waits for these.
     """
 
     netlink: NetlinkState = field(default_factory=NetlinkState)
@@ -207,6 +277,7 @@ class DesiredState:
     pending: dict[Owner, str] = field(default_factory=dict)
     meters: dict[str, dict[int, bytes]] = field(default_factory=dict)
     meter_owners: dict[tuple[str, int], Owner] = field(default_factory=dict)
+    remarks: dict[Owner, Remark] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +285,10 @@ class Facts:
     """What compile needs to know of the host, and nothing else.
 
     ofports: (bridge, port) -> OpenFlow port number. system_datapath: the openvswitch kernel module is usable.
+    vms: virtual machines, and where their NICs are. linux_bridges: those of others.
     """
 
     ofports: Mapping[PortKey, int] = field(default_factory=dict)
     system_datapath: bool = False
+    vms: VmFacts = field(default_factory=VmFacts)
+    linux_bridges: frozenset[str] = frozenset()

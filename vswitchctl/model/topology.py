@@ -39,6 +39,9 @@ MAC_AGEING = 300
 MTU_MIN, MTU_MAX = 68, 65535
 """RFC 791: every IPv4 link carries 68 octets; a veth takes at most 65535."""
 
+UID_MAX = 2**32 - 2
+"""The highest user id: -1 stands for none, credentials(7)."""
+
 Name = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=63),
@@ -55,6 +58,19 @@ def _mac(value: str) -> str:
     if text == "00:00:00:00:00:00":
         raise ValueError("the all-zero MAC address belongs to nobody")
     return text
+
+
+def _nic_mac(value: str) -> str:
+    mac = _mac(value)
+    if mac != value:
+        raise ValueError(f'a NIC is named by its MAC address in lower case; write "{mac}"')
+    return mac
+
+
+def _domain_name(value: str) -> str:
+    if not value.isprintable() or "/" in value or value != value.strip():
+        raise ValueError("not the name of a domain; write it as 'virsh list --all' shows it")
+    return value
 
 
 def _network(value: str) -> str:
@@ -96,6 +112,8 @@ def _one_or_many(value: Any) -> Any:
 
 
 Mac = Annotated[str, AfterValidator(_mac)]
+NicMac = Annotated[str, AfterValidator(_nic_mac)]
+DomainName = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_domain_name)]
 Subnet = Annotated[str, AfterValidator(_network)]
 InterfaceAddress = Annotated[str, AfterValidator(_interface_address)]
 Address = Annotated[str, AfterValidator(_address)]
@@ -158,6 +176,9 @@ class Interface(Entity):
     dhcp_server: StrictBool = Field(False, description="it may send what only DHCP servers and relays send")
     router: StrictBool = Field(False, description="it may send router advertisements and redirects")
     acls: Annotated[tuple[Name, ...], BeforeValidator(_one_or_many)] = ()
+    bypass: StrictBool = Field(
+        False, description="of a virtual machine: it may bypass the switch, so nothing here is enforced"
+    )
     learn_limit: LearnLimit = LEARN_LIMIT
     qos: Name | None = Field(None, description="the profile of its limits")
     storm: Storm = Field(Storm(), description="limits of what it floods, over those of its network")
@@ -182,6 +203,9 @@ class LinuxBridge(Entity):
 
     kind: Literal["linux-bridge"]
     network: Name
+    external: StrictBool = Field(
+        False, description="it is somebody else's, such as libvirt's: linked, and neither made nor removed"
+    )
     learn_limit: LearnLimit = LEARN_LIMIT
 
 
@@ -195,6 +219,34 @@ class Namespace(Entity):
     default_route: StrictBool = Field(True, description="by its network's gateway, where there is one")
 
 
+class Vm(Entity):
+    """A virtual machine of libvirt's, known by its domain's name; its NICs by their MAC addresses."""
+
+    kind: Literal["vm"]
+    tenant: Name
+    domain: DomainName
+    interfaces: dict[NicMac, Interface] = Field(default_factory=dict)
+
+
+class Tun(Namespace):
+    """A namespace with a TUN device in it, for a program that moves packets and not frames, as a VPN does.
+
+    It forwards between the device and its interfaces.
+    """
+
+    kind: Literal["tun"]  # type: ignore[assignment]  # the tag of Node
+    device: str = Field("tun0", min_length=1, max_length=IFNAME_MAX)
+    ip: Annotated[tuple[InterfaceAddress, ...], BeforeValidator(_one_or_many)] = ()
+    mtu: Mtu = 1500
+    user: int | None = Field(
+        None, ge=0, le=UID_MAX, description="the user id that may open it; root alone where absent"
+    )
+
+
+EndpointNode = Namespace | Vm
+"""Nodes whose interfaces are endpoints."""
+
+
 class Uplink(Entity):
     """A device of the host that leads out of the topology: untagged in one network, or tagged in several."""
 
@@ -206,7 +258,7 @@ class Uplink(Entity):
     storm: Storm = Field(Storm(), description="limits of what comes in by it as floods")
 
 
-Node = Annotated[Bridge | LinuxBridge | Namespace | Uplink, Field(discriminator="kind")]
+Node = Annotated[Bridge | LinuxBridge | Namespace | Tun | Vm | Uplink, Field(discriminator="kind")]
 
 
 class Link(Entity):
@@ -286,14 +338,14 @@ class Topology(Entity):
         """The interface that 'node:interface' names, or None where there is none."""
         node_name, _, interface_name = end.partition(":")
         node = self.nodes.get(node_name)
-        return node.interfaces.get(interface_name) if isinstance(node, Namespace) else None
+        return node.interfaces.get(interface_name) if isinstance(node, EndpointNode) else None
 
     def endpoints(self) -> dict[str, Interface]:
         """Every 'node:interface' of the document, in its order."""
         return {
             f"{name}:{interface_name}": interface
             for name, node in self.nodes.items()
-            if isinstance(node, Namespace)
+            if isinstance(node, EndpointNode)
             for interface_name, interface in node.interfaces.items()
         }
 
@@ -317,7 +369,10 @@ class Topology(Entity):
         return rates or bool(self.storm(end))
 
     def endpoint_mac(self, end: str) -> str:
-        """The declared MAC of 'node:interface', else the derived one."""
+        """The declared MAC of 'node:interface', else the derived one; of a virtual machine its name."""
+        node_name, _, interface_name = end.partition(":")
+        if isinstance(self.nodes.get(node_name), Vm):
+            return interface_name
         interface = self.interface(end)
         declared = interface.mac if interface is not None else None
         return declared or derived_mac(self.name, end)

@@ -18,12 +18,14 @@ class View(BaseModel):
 class Status(StrEnum):
     """in-sync: as declared. applying: work under way. pending: waits for something outside.
 
-    failed: see the reason. stale: the daemon cannot read the outside system now, so it does not know.
+    bypasses: its frames do not pass the switch. failed: see the reason.
+    stale: the daemon cannot read the outside system now, so it does not know.
     """
 
     IN_SYNC = "in-sync"
     APPLYING = "applying"
     PENDING = "pending"
+    BYPASSES = "bypasses"
     FAILED = "failed"
     STALE = "stale"
 
@@ -37,7 +39,7 @@ class TopologyDocument(View):
 
 class ChangeView(View):
     action: Literal["add", "change", "remove"]
-    kind: str = Field(description="namespace, linux-bridge, veth, bridge, port, meter, flow")
+    kind: str = Field(description="namespace, linux-bridge, veth, tap, tun, bridge, port, meter, flow")
     name: str
     entity: str = Field(description="e.g. 'nodes/web1'")
     reason: str

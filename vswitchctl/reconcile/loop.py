@@ -14,15 +14,25 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from vswitchctl.compiler.compile import Compiler
+from vswitchctl.compiler.vifs import unexplained, vm_facts
 from vswitchctl.errors import RetryableError, VswitchctlError
-from vswitchctl.latest import Latest
+from vswitchctl.latest import Latest, Steady
+from vswitchctl.model.domains import VmFacts
 from vswitchctl.model.flow import FlowKey, FlowTable, FlowValue, PartedTable, cookie
 from vswitchctl.model.intent import Intent
 from vswitchctl.model.plan import Change
 from vswitchctl.model.state import DesiredState, Facts, ObservedNetlink, ObservedOvs, Owner
 from vswitchctl.reconcile.backoff import BackOff
 from vswitchctl.reconcile.plan import WiringPlan, plan_wiring, stale_ports
-from vswitchctl.reconcile.protocol import IntentStore, Netlink, ObservedFlows, ObservedMeters, OpenFlow, Ovs
+from vswitchctl.reconcile.protocol import (
+    Domains,
+    IntentStore,
+    Netlink,
+    ObservedFlows,
+    ObservedMeters,
+    OpenFlow,
+    Ovs,
+)
 from vswitchctl.reconcile.work import Outcome, Work
 from vswitchctl.reconcile.zones import Zones
 
@@ -70,11 +80,13 @@ class Loop:
         openflow: OpenFlow,
         compiler: Compiler,
         system_datapath: Callable[[], bool],
+        domains: Domains | None = None,
     ) -> None:
         self.store = store
         self.netlink = netlink
         self.ovs = ovs
         self.openflow = openflow
+        self.domains = domains
         self.zones = Zones()
         self.lock = threading.RLock()
         self._compiler = compiler
@@ -88,11 +100,13 @@ class Loop:
         self._settled: dict[str, PartedTable] = {}
         self._wiring, self._stale_ports = Latest(plan_wiring), Latest(stale_ports)
         self._facts = Latest(Facts)
+        self._same_vms, self._same_bridges = Steady[VmFacts](), Steady[frozenset[str]]()
         self._backoff = BackOff()
         self._generations: dict[str, int] = {}
         self._step = Step()
         self._pass = Pass()
         self._begun = 0
+        self._odd = (frozenset[str](), frozenset[str]())
 
     # -- from other threads ------------------------------------------------------------------------------
 
@@ -150,9 +164,22 @@ class Loop:
                     return self.meters(name).most
         return None
 
-    def facts(self, ovs: ObservedOvs) -> Facts:
-        system = "system" in ovs.datapath_types and self._system_datapath()
-        return self._facts(ovs.ofports, system)
+    def facts(self, ovs: ObservedOvs, netlink: ObservedNetlink) -> Facts:
+        vms = VmFacts() if self.domains is None else self._vm_facts(self.domains, netlink, ovs)
+        bridges = self._same_bridges(netlink.foreign_bridges)
+        return self._facts(ovs.ofports, self.system_datapath(ovs), self._same_vms(vms), bridges)
+
+    def _vm_facts(self, libvirt: Domains, netlink: ObservedNetlink, ovs: ObservedOvs) -> VmFacts:
+        domains = libvirt.read()
+        odd = unexplained(domains, netlink)
+        if odd != self._odd:
+            self._odd = odd
+            libvirt.look_again(odd[1])
+        return vm_facts(domains, netlink, ovs)
+
+    def system_datapath(self, ovs: ObservedOvs) -> bool:
+        """Whether bridges declared 'auto' are the kernel's."""
+        return "system" in ovs.datapath_types and self._system_datapath()
 
     # -- the loop ----------------------------------------------------------------------------------------
 
@@ -218,8 +245,8 @@ class Loop:
 
     # -- for the work of a pass --------------------------------------------------------------------------
 
-    def compile(self, intent: Intent, ovs: ObservedOvs) -> DesiredState:
-        return self._compiler.compile(intent, self.facts(ovs))
+    def compile(self, intent: Intent, ovs: ObservedOvs, netlink: ObservedNetlink) -> DesiredState:
+        return self._compiler.compile(intent, self.facts(ovs, netlink))
 
     def _read_flows(self, bridge: str) -> ObservedFlows:
         with self._wake:

@@ -42,6 +42,8 @@ def plan_wiring(
         *_changes(Kind.NAMESPACE, desired_netlink.namespaces, observed.namespaces),
         *_changes(Kind.LINUX_BRIDGE, desired_netlink.linux_bridges, observed.linux_bridges),
         *_changes(Kind.VETH, desired_netlink.veths, observed.veths),
+        *_changes(Kind.TAP, desired_netlink.taps, observed.taps),
+        *_changes(Kind.TUN, desired_netlink.tuns, observed.tuns),
     ]
     ports = [
         *_changes(Kind.BRIDGE, desired_ovs.bridges, ovs.owned.bridges),
@@ -86,7 +88,7 @@ def _with_broken(netlink: ObservedNetlink) -> NetlinkState:
     """A pair with an end missing stands as something that equals no spec, so it is changed or removed."""
     owned = netlink.owned
     veths: dict[str, Any] = {**owned.veths, **netlink.broken}
-    return NetlinkState(owned.namespaces, owned.linux_bridges, veths)
+    return NetlinkState(owned.namespaces, owned.linux_bridges, veths, owned.taps, owned.tuns)
 
 
 def _changes(kind: Kind, desired: Mapping[Any, Any], observed: Mapping[Any, Any]) -> Iterator[Change]:

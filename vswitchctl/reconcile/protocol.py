@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Protocol
 
+from vswitchctl.model.domains import Addresses, ObservedDomains, VifKey
 from vswitchctl.model.flow import FlowKey, FlowTable
 from vswitchctl.model.intent import Intent
 from vswitchctl.model.meter import MeterTable
@@ -98,6 +100,30 @@ class OpenFlow(Protocol):
     ) -> Mapping[int, str]: ...
 
     def flush_zones(self, bridge: str, zones: Collection[int]) -> None: ...
+
+
+class Domains(Protocol):
+    """Virtual machines, as libvirt tells of them. `read` neither blocks nor raises."""
+
+    def read(self) -> ObservedDomains: ...
+
+    def look_again(self, uuids: AbstractSet[str]) -> None:
+        """The kernel's TAPs do not agree with what was told: read these, and what has begun to run, soon.
+
+        Does not block.
+        """
+
+    def addresses(self) -> Mapping[VifKey, Addresses]:
+        """What is known of addresses of running domains, by UUID. May block."""
+
+    def attach(self, name: str, mac: str, model: str, *, config: bool, checksums: bool) -> None:
+        """Attach a NIC to the domain of this name or UUID. May block.
+
+        checksums: the guest may leave them to the host. Raises NotFound, UserError, Unreachable.
+        """
+
+    def detach(self, name: str, mac: str, *, config: bool) -> None:
+        """Detach one. May block. Raises as `attach`."""
 
 
 class IntentStore(Protocol):

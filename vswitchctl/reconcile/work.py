@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vswitchctl.errors import RetryableError, Unreachable
@@ -18,7 +18,7 @@ from vswitchctl.model.flow import FlowKey, FlowTable, PartedTable, cookie
 from vswitchctl.model.intent import Intent
 from vswitchctl.model.meter import MeterTable
 from vswitchctl.model.plan import Change, Failure, Kind
-from vswitchctl.model.state import Owner, PortKey
+from vswitchctl.model.state import Owner, PortKey, Remark
 from vswitchctl.pipeline.cookies import without_rule
 from vswitchctl.reconcile.delta import diff
 from vswitchctl.reconcile.plan import WiringPlan, under_ports
@@ -45,6 +45,7 @@ class Outcome:
 
     generation: the one that was compiled. verified: read back and found as declared.
     failures / pending: entity -> reason. gone: the topology is no longer in the intent.
+    remarks: of what nothing waits for, such as a virtual machine that does not run.
     """
 
     generation: int
@@ -52,6 +53,7 @@ class Outcome:
     failures: Mapping[Owner, str]
     pending: Mapping[Owner, str]
     gone: bool = False
+    remarks: Mapping[Owner, Remark] = field(default_factory=dict)
 
 
 class Work:
@@ -72,7 +74,7 @@ class Work:
         # In this order: a port that has a number by now has had its device opened before.
         self.ovs = self.loop.ovs.read()
         self.netlink = self.loop.netlink.read()
-        self.desired = self.loop.compile(self.intent, self.ovs)
+        self.desired = self.loop.compile(self.intent, self.ovs, self.netlink)
         return self.loop.plan(self.desired, self.netlink, self.ovs)
 
     def wire(self) -> None:
@@ -305,4 +307,7 @@ class Work:
         waiting = {
             owner: text for owner, text in pending.items() if owner.topology == name and owner not in failed
         }
-        return Outcome(generation, verified=not failed and not waiting, failures=failed, pending=waiting)
+        remarks = {owner: said for owner, said in self.desired.remarks.items() if owner.topology == name}
+        return Outcome(
+            generation, verified=not failed and not waiting, failures=failed, pending=waiting, remarks=remarks
+        )

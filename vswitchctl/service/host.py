@@ -18,7 +18,7 @@ from vswitchctl.model.intent import (
     allocate_tags,
     allocate_zones,
 )
-from vswitchctl.model.state import DesiredState, ObservedNetlink, ObservedOvs
+from vswitchctl.model.state import DesiredState, Facts, ObservedNetlink, ObservedOvs
 from vswitchctl.model.topology import Topology, entities
 from vswitchctl.model.views import (
     AclLogLine,
@@ -37,6 +37,7 @@ from vswitchctl.model.views import (
     TopologyDocument,
     TopologyView,
 )
+from vswitchctl.model.vm_views import LibvirtNetworkView, NicRequest, VmView
 from vswitchctl.operations import Operations
 from vswitchctl.pipeline.app import App
 from vswitchctl.pipeline.tables import ACL_FROM, ACL_TO
@@ -48,9 +49,11 @@ from vswitchctl.service.acls import acl_views
 from vswitchctl.service.policy import PolicyWriter
 from vswitchctl.service.refuse import (
     find,
+    refuse_bypassed,
     refuse_conflicts,
     refuse_invalid,
     refuse_loss_of_tc,
+    refuse_taken_nics,
     refuse_unenforced,
     warnings_of,
 )
@@ -64,6 +67,7 @@ from vswitchctl.service.show import (
     tenant_view,
     topology_view,
 )
+from vswitchctl.service.vms import VmService
 
 RULE_TABLES = (ACL_FROM.id, ACL_TO.id)
 """Where a rule's flows are, and its counters: of a conjunction its verdict alone counts."""
@@ -101,6 +105,7 @@ class HostService:
         self._acl_log = log
         self._operations = Operations(loop)
         self._policy = PolicyWriter(store)
+        self._vms = VmService(store, loop)
 
     # -- plan, apply, destroy ----------------------------------------------------------------------------
 
@@ -126,13 +131,13 @@ class HostService:
             allocate_meters(topology, stored.meters if stored else {}),
         )
         netlink, ovs = self._loop.netlink.read(), self._loop.ovs.read()
-        self._refuse(topology, intent, netlink, ovs)
-        facts = self._loop.facts(ovs)
+        facts = self._loop.facts(ovs, netlink)
+        self._refuse(topology, intent, netlink, ovs, facts)
         desired = compile_topology(candidate, facts, self._apps)
         if desired.pending:
             desired = compile_topology(candidate, provisional(desired, facts), self._apps)
         return self._view(
-            candidate, desired, netlink, ovs, flows=flows, warnings=warnings_of(topology, netlink)
+            candidate, desired, netlink, ovs, flows=flows, warnings=warnings_of(topology, netlink, facts)
         )
 
     def plan_destroy(self, name: str) -> PlanView:
@@ -191,16 +196,21 @@ class HostService:
         refuse_invalid(topology, intent.get(topology.name))
         with self._loop.lock:
             netlink, ovs = self._loop.netlink.read(), self._loop.ovs.read()
-        self._refuse(topology, intent, netlink, ovs)
+            facts = self._loop.facts(ovs, netlink)
+        self._refuse(topology, intent, netlink, ovs, facts)
         since = self._operations.moment()
         stored = self._store.write(topology, document.sources, expected_generation=expected_generation)
         return self._operations.begin("apply", topology.name, stored.generation, since)
 
-    def _refuse(self, topology: Topology, intent: Intent, netlink: ObservedNetlink, ovs: ObservedOvs) -> None:
+    def _refuse(
+        self, topology: Topology, intent: Intent, netlink: ObservedNetlink, ovs: ObservedOvs, facts: Facts
+    ) -> None:
         """Raise Conflict where the host cannot be as the document says."""
         refuse_conflicts(topology, intent, netlink, ovs)
+        refuse_bypassed(topology, facts.vms)
+        refuse_taken_nics(topology, intent, facts.vms)
         refuse_loss_of_tc(topology, ovs, self._loop.netlink.ingress_filtered)
-        refuse_unenforced(topology, self._loop.facts(ovs), lambda kind: self._loop.most_meters(kind, ovs))
+        refuse_unenforced(topology, facts, lambda kind: self._loop.most_meters(kind, ovs))
 
     def change_policy(
         self, topology: str, change: PolicyChange, *, expected_generation: int | None = None
@@ -258,7 +268,7 @@ class HostService:
         try:
             with self._loop.lock:
                 ovs = self._loop.ovs.read()
-            datapath = "system" if self._loop.facts(ovs).system_datapath else "netdev"
+            datapath = "system" if self._loop.system_datapath(ovs) else "netdev"
             version = self._loop.ovs.version
         except RetryableError as error:
             status, reason = Status.STALE, str(error)
@@ -370,6 +380,26 @@ class HostService:
     def acl_log(self, after: int = 0, timeout: float = 0.0) -> tuple[AclLogLine, ...]:
         """See `Service.acl_log`."""
         return self._acl_log.lines(after, timeout)
+
+    def vms(self) -> tuple[VmView, ...]:
+        """See `Service.vms`."""
+        return self._vms.vms()
+
+    def libvirt_networks(self) -> tuple[LibvirtNetworkView, ...]:
+        """See `Service.libvirt_networks`."""
+        return self._vms.networks()
+
+    def discover(self, name: str, tenant: str) -> Topology:
+        """See `Service.discover`."""
+        return self._vms.discover(name, tenant)
+
+    def attach(self, domain: str, request: NicRequest) -> None:
+        """See `Service.attach`."""
+        self._vms.attach(domain, request)
+
+    def detach(self, domain: str, mac: str, *, config: bool) -> None:
+        """See `Service.detach`."""
+        self._vms.detach(domain, mac, config=config)
 
     def flows(self, bridge: str, *, source: FlowSource = "observed") -> tuple[FlowView, ...]:
         """See `Service.flows`."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from vswitchctl.compiler.wiring import datapath_type
 from vswitchctl.errors import Conflict, InvalidTopology, NotFound
+from vswitchctl.model.domains import VifKey, VmFacts
 from vswitchctl.model.intent import Intent, Stored, claims
 from vswitchctl.model.meter import meter_id
 from vswitchctl.model.state import Facts, ObservedNetlink, ObservedOvs, Owner
-from vswitchctl.model.topology import Bridge, Topology, Uplink
+from vswitchctl.model.topology import Bridge, LinuxBridge, Topology, Uplink, Vm, split_end
 from vswitchctl.topology.validate import validate, validate_edit
 
 FEW = 4
@@ -36,6 +37,11 @@ def refuse_conflicts(topology: Topology, intent: Intent, netlink: ObservedNetlin
         kind, _, name = claim.partition(":")
         if claim in taken:
             theirs[taken[claim]].append(name)
+        elif kind == "vif":
+            continue  # libvirt's, and ours to plug
+        elif _is_external(topology, entity):
+            if name in netlink.devices and name not in netlink.foreign_bridges:
+                problems.append(f"{entity}: device '{name}' is no Linux bridge of somebody else's")
         elif isinstance(topology.nodes[entity.removeprefix("nodes/")], Uplink):
             if name in ovs.names and ovs.names[name] is None:
                 problems.append(f"{entity}: device '{name}' is already a port of somebody else's bridge")
@@ -86,6 +92,45 @@ def refuse_loss_of_tc(topology: Topology, ovs: ObservedOvs, filtered: Callable[[
             )
 
 
+def _is_external(topology: Topology, entity: str) -> bool:
+    node = topology.nodes[entity.removeprefix("nodes/")]
+    return isinstance(node, LinuxBridge) and node.external
+
+
+def refuse_bypassed(topology: Topology, vms: VmFacts) -> None:
+    """Raise Conflict where policy is declared for a NIC whose frames never pass the switch."""
+    problems = []
+    for name, node in topology.nodes.items():
+        if not isinstance(node, Vm):
+            continue
+        for mac, interface in node.interfaces.items():
+            vif = vms.vif(VifKey(node.domain, mac))
+            policy = "ACLs" if interface.acls else "limits" if interface.qos or interface.storm else None
+            if vif.status == "bypasses" and policy and not interface.bypass:
+                problems.append(f"interfaces/{name}:{mac}: its {policy} cannot be enforced, for {vif.reason}")
+    if problems:
+        raise Conflict(
+            _few(problems, "; "),
+            "give the domain a NIC of type ethernet, bridge or network, or say 'bypass: true'",
+        )
+
+
+def refuse_taken_nics(topology: Topology, intent: Intent, vms: VmFacts) -> None:
+    """Raise Conflict where one NIC is declared twice, by its domain's name and by its UUID."""
+    seen: dict[tuple[str, str], str] = {}
+    others = [stored.topology for name, stored in sorted(intent.items()) if name != topology.name]
+    for one in (*others, topology):
+        nodes = [(name, node) for name, node in one.nodes.items() if isinstance(node, Vm)]
+        for name, node in nodes:
+            for mac in node.interfaces:
+                vm = vms.vif(VifKey(node.domain, mac)).vm
+                where = f"{one.name}/interfaces/{name}:{mac}"
+                if vm and seen.setdefault((vm, mac), where) != where:
+                    raise Conflict(
+                        f"{where} is the same NIC as {seen[vm, mac]}", "declare each NIC of a domain once"
+                    )
+
+
 def _few(texts: Sequence[str], separator: str = ", ") -> str:
     """The first of them, and how many more there are: an error is one line."""
     more = f"{separator}and {len(texts) - FEW} more" if len(texts) > FEW else ""
@@ -97,12 +142,29 @@ def _is_foreign(name: str, names: Mapping[str, Owner | None], ovs: ObservedOvs) 
     return name in names and names[name] is None and name not in ovs.owned.bridges
 
 
-def warnings_of(topology: Topology, netlink: ObservedNetlink) -> tuple[str, ...]:
+def warnings_of(topology: Topology, netlink: ObservedNetlink, facts: Facts) -> tuple[str, ...]:
     found = [str(finding) for finding in validate(topology) if finding.severity == "warning"]
     for name, node in topology.nodes.items():
         if isinstance(node, Uplink) and node.interface not in netlink.devices:
             found.append(f"nodes/{name}: there is no device '{node.interface}' yet; its port waits for it")
-    return tuple(found)
+    return (*found, *_checksums(topology, facts))
+
+
+def _checksums(topology: Topology, facts: Facts) -> Iterator[str]:
+    """The userspace datapath takes a partial checksum as it is, and only the guest can turn that off."""
+    for link in topology.links:
+        for end, other in (link.ends, link.ends[::-1]):
+            name, mac = split_end(end)
+            vm, bridge = topology.nodes[name], topology.nodes.get(other)
+            if not isinstance(vm, Vm) or not isinstance(bridge, Bridge):
+                continue
+            left = facts.vms.vif(VifKey(vm.domain, mac)).host_checksum
+            if left and datapath_type(bridge, facts) == "netdev":
+                yield (
+                    f"interfaces/{end}: its guest may leave TCP and UDP checksums to the host, and bridge "
+                    f"'{other}' is on the userspace datapath, which sends them out wrong; add <driver><host "
+                    "csum='off' gso='off' tso4='off' tso6='off' ecn='off' ufo='off'/></driver> to its XML"
+                )
 
 
 def find(intent: Intent, name: str) -> Stored:

@@ -11,7 +11,7 @@ from vswitchctl.model.intent import Stored
 from vswitchctl.model.meter import MeterValue
 from vswitchctl.model.plan import Action, Change
 from vswitchctl.model.state import DesiredState, Facts, Owner
-from vswitchctl.model.topology import Namespace, link_name
+from vswitchctl.model.topology import EndpointNode, link_name
 from vswitchctl.model.views import (
     ChangeView,
     EntityStatus,
@@ -45,6 +45,8 @@ class Statuses:
             return Status.FAILED, outcome.failures[owner]
         if owner in outcome.pending:
             return Status.PENDING, outcome.pending[owner]
+        if owner in outcome.remarks:
+            return Status(outcome.remarks[owner].status), outcome.remarks[owner].reason
         return Status.IN_SYNC, ""
 
     def entity(self, stored: Stored, entity: str) -> EntityStatus:
@@ -52,7 +54,9 @@ class Statuses:
         return EntityStatus(entity=entity, status=status, reason=reason, source=stored.sources.get(entity))
 
     def worst(self, owners: Iterable[Owner]) -> tuple[Status, str]:
-        order = [Status.STALE, Status.FAILED, Status.APPLYING, Status.PENDING, Status.IN_SYNC]
+        order = [
+            Status.STALE, Status.FAILED, Status.APPLYING, Status.PENDING, Status.BYPASSES, Status.IN_SYNC,
+        ]  # fmt: skip
         return min(
             (self.of(owner) for owner in owners),
             key=lambda s: order.index(s[0]),
@@ -114,7 +118,9 @@ def tenant_view(stored: Stored, tenant: str, states: Statuses) -> TenantView:
     topology = stored.topology
     networks = tuple(name for name, net in topology.networks.items() if net.tenant == tenant)
     namespaces = tuple(
-        name for name, node in topology.nodes.items() if isinstance(node, Namespace) and node.tenant == tenant
+        name
+        for name, node in topology.nodes.items()
+        if isinstance(node, EndpointNode) and node.tenant == tenant
     )
     endpoints = [end for end, interface in topology.endpoints().items() if interface.network in networks]
     owned = [f"networks/{n}" for n in networks] + [f"nodes/{n}" for n in namespaces]

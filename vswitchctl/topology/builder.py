@@ -68,9 +68,20 @@ class TopologyBuilder:
         )
 
     def linux_bridge(
-        self, name: str, *, network: str, learn_limit: int | None = None, description: str = ""
+        self,
+        name: str,
+        *,
+        network: str,
+        external: bool | None = None,
+        learn_limit: int | None = None,
+        description: str = "",
     ) -> Self:
-        keys = {"network": network, "learn_limit": learn_limit, "description": description}
+        keys = {
+            "network": network,
+            "external": external,
+            "learn_limit": learn_limit,
+            "description": description,
+        }
         return self._named("nodes", name, {"kind": "linux-bridge", **keys})
 
     def namespace(
@@ -78,6 +89,37 @@ class TopologyBuilder:
     ) -> Self:
         keys = {"tenant": tenant, "default_route": default_route, "description": description}
         return self._named("nodes", name, {"kind": "namespace", **keys})
+
+    def tun(
+        self,
+        name: str,
+        *,
+        tenant: str,
+        ip: str | Iterable[str] = (),
+        device: str | None = None,
+        mtu: int | None = None,
+        user: int | None = None,
+        description: str = "",
+    ) -> Self:
+        """A namespace with a TUN device that forwards to its interfaces.
+
+        user: the user id that may open it.
+        """
+        keys = {
+            "kind": "tun",
+            "tenant": tenant,
+            "ip": _listed(ip),
+            "device": device,
+            "mtu": mtu,
+            "user": user,
+            "description": description,
+        }
+        return self._named("nodes", name, keys)
+
+    def vm(self, name: str, *, tenant: str, domain: str, description: str = "") -> Self:
+        """A virtual machine; its interfaces are named by their MAC addresses."""
+        keys = {"kind": "vm", "tenant": tenant, "domain": domain, "description": description}
+        return self._named("nodes", name, keys)
 
     def uplink(
         self,
@@ -115,12 +157,16 @@ class TopologyBuilder:
         dhcp_server: bool | None = None,
         router: bool | None = None,
         acls: str | Iterable[str] = (),
+        bypass: bool | None = None,
         learn_limit: int | None = None,
         qos: str | None = None,
         storm: Mapping[str, int | str] | None = None,
         description: str = "",
     ) -> Self:
-        """An interface of a namespace named before. allowed: pairs, each of 'mac', 'ip' or both."""
+        """An interface of a namespace or virtual machine named before.
+
+        allowed: pairs, each of 'mac', 'ip' or both.
+        """
         keys = {
             "network": network,
             "ip": _listed(ip),
@@ -131,12 +177,13 @@ class TopologyBuilder:
             "dhcp_server": dhcp_server,
             "router": router,
             "acls": _listed(acls),
+            "bypass": bypass,
             "learn_limit": learn_limit,
             "qos": qos,
             "storm": None if storm is None else dict(storm),
             "description": description,
         }
-        namespace = self._namespace(node, f"interface '{name}'")
+        namespace = self._namespace(node, f"interface '{name}'", ("namespace", "vm"))
         if namespace is not None:
             interfaces = self._child(namespace, "interfaces", MarkedDict)
             self._add(interfaces, name, keys, ("nodes", node, "interfaces", name))
@@ -262,12 +309,12 @@ class TopologyBuilder:
             parent.put(key, kind(place), place)
         return parent[key]
 
-    def _namespace(self, node: str, what: str) -> MarkedDict | None:
+    def _namespace(self, node: str, what: str, kinds: tuple[str, ...] = ("namespace",)) -> MarkedDict | None:
         nodes: MarkedDict = self._child(self._data, "nodes", MarkedDict)
         found = nodes.get(node)
-        if isinstance(found, MarkedDict) and found.get("kind") == "namespace":
+        if isinstance(found, MarkedDict) and found.get("kind") in kinds:
             return found
-        namespaces = [name for name, other in nodes.items() if other.get("kind") == "namespace"]
+        namespaces = [name for name, other in nodes.items() if other.get("kind") in kinds]
         remedy = one_of(node, namespaces, "the namespaces are") or "declare it first, by namespace()"
         self._error(
             _caller(), ("nodes", node), f"{what} belongs to {shown(node)}, which is no namespace", remedy

@@ -7,7 +7,17 @@ from collections.abc import Iterator
 
 import networkx as nx
 
-from vswitchctl.model.topology import Bridge, LinuxBridge, Namespace, Node, Uplink, link_name, split_end
+from vswitchctl.model.topology import (
+    Bridge,
+    EndpointNode,
+    LinuxBridge,
+    Namespace,
+    Node,
+    Uplink,
+    Vm,
+    link_name,
+    split_end,
+)
 from vswitchctl.topology.graph import partitions
 from vswitchctl.topology.source import Path, shown
 from vswitchctl.topology.subject import Issue, Subject, WiredLink
@@ -28,18 +38,22 @@ def _end(subject: Subject, end: str, path: Path) -> Iterator[Issue]:
     if node is None:
         remedy = subject.suggestion(name, nodes, "the nodes are") or "declare it under 'nodes'"
         yield Issue(path, f"unknown node {shown(name)}", remedy)
-    elif not isinstance(node, Namespace):
+    elif not isinstance(node, EndpointNode):
         yield Issue(path, f"'{name}' is {_a(node)}, and has no interfaces to name", f"write '{name}'")
     elif not node.interfaces:
-        yield Issue(path, f"namespace '{name}' has no interfaces", "add one under its 'interfaces'")
+        yield Issue(path, f"{_what(node)} '{name}' has no interfaces", "add one under its 'interfaces'")
     elif not interface:
         first = next(iter(node.interfaces))
         yield Issue(
-            path, f"'{name}' is a namespace, so its end names an interface", f"write '{name}:{first}'"
+            path, f"'{name}' is a {_what(node)}, so its end names an interface", f"write '{name}:{first}'"
         )
     else:
         remedy = subject.suggestion(interface, node.interfaces, f"the interfaces of '{name}' are")
-        yield Issue(path, f"namespace '{name}' has no interface {shown(interface)}", remedy)
+        yield Issue(path, f"{_what(node)} '{name}' has no interface {shown(interface)}", remedy)
+
+
+def _what(node: Namespace | Vm) -> str:
+    return "virtual machine" if isinstance(node, Vm) else "namespace"
 
 
 def _a(node: Node) -> str:
@@ -58,12 +72,14 @@ def _possible(wired: WiredLink) -> Iterator[Issue]:
     first, second = wired.link.ends
     if first == second:
         yield Issue(wired.path, f"a link from '{first}' to itself", "name two different nodes")
-    elif isinstance(a, Namespace) and isinstance(b, Namespace):
+    elif isinstance(a, EndpointNode) and isinstance(b, EndpointNode):
         yield Issue(
             wired.path, "a link between two endpoints, with no bridge to switch it", "link both to one bridge"
         )
     elif isinstance(a, Uplink) or isinstance(b, Uplink):
         yield from _uplink(wired)
+    elif isinstance(a, Vm) or isinstance(b, Vm):
+        yield from _vm(wired)
     elif wired.link.kind == "patch":
         yield from _patch(wired)
 
@@ -77,6 +93,13 @@ def _uplink(wired: WiredLink) -> Iterator[Issue]:
             return
     if wired.link.kind != "auto":
         message = f"an uplink is a device that is there, so no {wired.link.kind} can be made for it"
+        yield Issue((*wired.path, "kind"), message, "leave 'kind' out")
+
+
+def _vm(wired: WiredLink) -> Iterator[Issue]:
+    """libvirt makes the TAP."""
+    if wired.link.kind != "auto":
+        message = f"a virtual machine comes with a TAP, so no {wired.link.kind} can be made for it"
         yield Issue((*wired.path, "kind"), message, "leave 'kind' out")
 
 
@@ -114,11 +137,11 @@ def endpoints_linked_once(subject: Subject) -> Iterator[Issue]:
             continue
         names.add(link_name(wired.link))
         for end, node, other in wired.nodes:
-            if not isinstance(node, Namespace | Uplink) or other == end:
+            if not isinstance(node, EndpointNode | Uplink) or other == end:
                 continue
             count[end] += 1
             if count[end] > 1:
-                what = "interface" if isinstance(node, Namespace) else "uplink"
+                what = "uplink" if isinstance(node, Uplink) else "interface"
                 message = f"{what} '{end}' is linked to '{bridges[end]}' already"
                 yield Issue(
                     wired.path, message, f"an {what} has one link; remove this one, or add another {what}"
@@ -147,7 +170,7 @@ def linux_bridges_match(subject: Subject) -> Iterator[Issue]:
             partner = wired.b if node is wired.a else wired.a
             if not isinstance(node, LinuxBridge):
                 continue
-            if isinstance(partner, Namespace):
+            if isinstance(partner, EndpointNode):
                 interface = subject.topology.interface(other)
                 network = interface.network if interface else node.network
             elif isinstance(partner, LinuxBridge):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from vswitchctl.model.topology import IFNAME_MAX, Bridge, LinuxBridge, Namespace, Uplink
+from vswitchctl.model.topology import IFNAME_MAX, Bridge, LinuxBridge, Namespace, Uplink, Vm
 from vswitchctl.topology.source import Path, shown
 from vswitchctl.topology.subject import Issue, Subject
 
@@ -52,6 +52,8 @@ def device_names(subject: Subject) -> Iterator[Issue]:
         if problem:
             yield Issue(path, *problem)
     for placed in subject.interfaces:
+        if isinstance(placed.node, Vm):
+            continue  # named by its MAC address, which is no device
         problem = device_problem(str(placed.path[-1]))
         if problem:
             yield Issue(placed.path, *problem)

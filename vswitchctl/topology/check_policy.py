@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
 
 from vswitchctl.model.policy import MAX_ACLS, MAX_RULES, Peer, Rule
-from vswitchctl.model.topology import Group, Namespace, Node, Topology, split_end
+from vswitchctl.model.topology import EndpointNode, Group, Node, Topology, split_end
 from vswitchctl.topology.routing import router_of
 from vswitchctl.topology.source import Path, shown
 from vswitchctl.topology.subject import Issue, Placed, Subject, placed_interfaces
@@ -49,7 +49,7 @@ def _endpoint(subject: Subject, end: str, path: Path) -> Iterator[Issue]:
 
 def _tenant(subject: Subject, end: str) -> str | None:
     node = subject.topology.nodes.get(split_end(end)[0])
-    return node.tenant if isinstance(node, Namespace) else None
+    return node.tenant if isinstance(node, EndpointNode) else None
 
 
 def rules(subject: Subject) -> Iterator[Issue]:
@@ -153,7 +153,7 @@ def _foreign(subject: Subject, placed: Placed, path: Path) -> Iterator[Issue]:
                 yield Issue(
                     path,
                     f"ACL '{name}' names {', '.join(map(' '.join, rule.peer.named.items()))} "
-                    f"of tenant '{other}', and this namespace is of '{placed.node.tenant}'",
+                    f"of tenant '{other}', and this {placed.what} is of '{placed.node.tenant}'",
                     "tenants never exchange a packet: name a peer of its own tenant",
                 )
                 break

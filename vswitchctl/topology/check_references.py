@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from vswitchctl.model.topology import (
     VLAN_MAX,
+    EndpointNode,
     LinuxBridge,
-    Namespace,
     Uplink,
     split_end,
 )
@@ -20,7 +20,7 @@ def tenants_exist(subject: Subject) -> Iterator[Issue]:
     for name, network in subject.topology.networks.items():
         yield from subject.unknown("tenants", network.tenant, ("networks", name, "tenant"))
     for name, node in subject.topology.nodes.items():
-        if isinstance(node, Namespace):
+        if isinstance(node, EndpointNode):
             yield from subject.unknown("tenants", node.tenant, ("nodes", name, "tenant"))
 
 
@@ -49,7 +49,7 @@ def tenants_match(subject: Subject) -> Iterator[Issue]:
             yield Issue(
                 (*placed.path, "network"),
                 f"network '{placed.interface.network}' belongs to tenant '{network.tenant}', "
-                f"and this namespace to '{placed.node.tenant}'",
+                f"and this {placed.what} to '{placed.node.tenant}'",
                 f"use a network of tenant '{placed.node.tenant}'{_own_networks(subject, placed.node.tenant)}",
             )
 
@@ -147,9 +147,9 @@ def _expected_end(subject: Subject, end: str, path: Path) -> Iterator[Issue]:
         return
     known = [placed.end for placed in subject.interfaces]
     node = subject.topology.nodes.get(node_name)
-    if isinstance(node, Namespace) and not interface_name and node.interfaces:
+    if isinstance(node, EndpointNode) and not interface_name and node.interfaces:
         remedy = f"write '{node_name}:{next(iter(node.interfaces))}'"
-    elif node is not None and not isinstance(node, Namespace):
+    elif node is not None and not isinstance(node, EndpointNode):
         yield Issue(
             path,
             f"'{end}' is a {node.kind}, not an endpoint",

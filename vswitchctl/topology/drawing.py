@@ -12,9 +12,9 @@ import networkx as nx
 
 from vswitchctl.model.topology import (
     Bridge,
+    EndpointNode,
     Link,
     LinuxBridge,
-    Namespace,
     Node,
     Topology,
     Uplink,
@@ -91,7 +91,7 @@ class Drawing:
         return self.tenant_colour(found.tenant) if found else NEUTRAL
 
     def node_colour(self, node: Node) -> str:
-        if isinstance(node, Namespace):
+        if isinstance(node, EndpointNode):
             return self.tenant_colour(node.tenant)
         if isinstance(node, LinuxBridge | Uplink):
             return self.network_colour(node.network)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import networkx as nx
 
-from vswitchctl.model.topology import Bridge, LinuxBridge, Namespace, Topology, Uplink, split_end
+from vswitchctl.model.topology import Bridge, EndpointNode, LinuxBridge, Topology, Uplink, split_end
 from vswitchctl.topology.routing import router_entries
 
 Hop = tuple[str, str]
@@ -83,7 +83,7 @@ def _networks(topology: Topology, end: str) -> Iterable[str]:
     """The networks that an endpoint or uplink takes part in."""
     name, _, interface_name = end.partition(":")
     node = topology.nodes.get(name)
-    if isinstance(node, Namespace):
+    if isinstance(node, EndpointNode):
         interface = node.interfaces.get(interface_name)
         return () if interface is None else (interface.network,)
     if isinstance(node, Uplink):

@@ -103,6 +103,10 @@ def topology_data(graph: AttributedGraph, source: Source) -> MarkedDict:
     return data
 
 
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+"""Of XML Schema, which GraphML rests on; networkx writes them with a capital."""
+
+
 def _name_from_file(data: MarkedDict, place: Place) -> None:
     stem = PurePath(place.file).stem
     if _NAME.fullmatch(stem):
@@ -118,6 +122,8 @@ def _put(data: MarkedDict, key: str, value: Any, place: Place, source: Source, p
             value = _decoded(value, place, source, path)
             if value is None:
                 return
+        elif key == "external" and value.strip().lower() in _BOOLEANS:
+            value = _BOOLEANS[value.strip().lower()]
         elif key in ("ip", "subnets") and re.search(r"[,\s]", value.strip()):
             value = mark(re.split(r"[,\s]+", value.strip()), place)
     data.put(key, value, place)
@@ -204,10 +210,9 @@ def _link(edge: Edge, nodes: MarkedDict, source: Source, path: Path) -> MarkedDi
 
 
 def _end(name: str, node: Any, interface: Any) -> str:
-    """A namespace's end names its interface: the one that the edge names, else the only one it has."""
-    interfaces = (
-        node.get("interfaces") if isinstance(node, MarkedDict) and node.get("kind") == "namespace" else None
-    )
+    """An end where there are interfaces names one: the one that the edge names, else the only one."""
+    has_some = isinstance(node, MarkedDict) and node.get("kind") in ("namespace", "tun", "vm")
+    interfaces = node.get("interfaces") if has_some else None
     if not isinstance(interfaces, MarkedDict):
         return name
     if interface is not None:

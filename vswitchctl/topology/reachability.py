@@ -14,7 +14,7 @@ from typing import Literal
 
 import networkx as nx
 
-from vswitchctl.model.topology import Interface, Topology, split_end
+from vswitchctl.model.topology import Interface, Topology, Vm, split_end
 from vswitchctl.topology.graph import attachments, segment
 from vswitchctl.topology.routing import is_routed, router_of, ways_out
 
@@ -61,7 +61,8 @@ def expected_pairs(topology: Topology) -> frozenset[Pair]:
     """Ordered pairs of endpoints that exchange packets: as `expect` says, else all that share a network
     or have a router between their networks.
 
-    Without `expect` nothing is expected of endpoints with ACLs, which decide packet by packet.
+    Without `expect` nothing is expected of endpoints with ACLs, which decide packet by packet. Of virtual
+    machines nothing is ever expected: nobody inside answers for us.
     """
     if topology.expect is not None:
         groups: Iterable[Iterable[str]] = topology.expect.reachable
@@ -76,10 +77,12 @@ def expected_pairs(topology: Topology) -> frozenset[Pair]:
 
 
 def _undecided(topology: Topology) -> frozenset[str]:
-    """Endpoints whose ACLs, and no `expect`, say who reaches them."""
+    """Endpoints whose ACLs, and no `expect`, say who reaches them; and guests, where nobody asks for us."""
+    endpoints = topology.endpoints()
+    guests = frozenset(end for end in endpoints if isinstance(topology.nodes[split_end(end)[0]], Vm))
     if topology.expect is not None:
-        return frozenset()
-    return frozenset(end for end, interface in topology.endpoints().items() if interface.acls)
+        return guests
+    return guests | {end for end, interface in endpoints.items() if interface.acls}
 
 
 def _joined(topology: Topology, network: str) -> list[list[str]]:
@@ -177,7 +180,7 @@ def judge(topology: Topology, seen: Observations) -> Matrix:
     undecided = _undecided(topology)
     touched = {(asks, answers) for asks, answers, _ in seen.answered} | seen.heard
     return Matrix(
-        endpoints=tuple(endpoints),
+        endpoints=tuple(end for end in endpoints if not isinstance(topology.nodes[split_end(end)[0]], Vm)),
         reached=frozenset(
             pair
             for pair in permutations(endpoints, 2)

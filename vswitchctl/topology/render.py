@@ -10,12 +10,15 @@ from typing import Final, Literal
 from vswitchctl.errors import UserError
 from vswitchctl.model.topology import (
     Bridge,
+    EndpointNode,
     Link,
     LinuxBridge,
     Namespace,
     Node,
     Topology,
+    Tun,
     Uplink,
+    Vm,
     link_name,
     split_end,
 )
@@ -122,6 +125,8 @@ def _node(drawing: Drawing, name: str, node: Node) -> str:
         return _attributes(
             shape="box", style="filled,rounded", fillcolor=_tint(colour), color=colour, label=label
         )
+    if isinstance(node, Vm):
+        return _attributes(shape="box3d", style="filled", fillcolor=_tint(colour), color=colour, label=label)
     return _attributes(shape="house", style="filled", fillcolor=_tint(colour), color=colour, label=label)
 
 
@@ -135,7 +140,11 @@ def _label(drawing: Drawing, name: str, node: Node) -> str:
         lines.append(_small(f"uplink {node.interface}"))
         lines += [_small(f"{network}: VLAN {vlan}") for network, vlan in node.trunk.items()]
         lines += [_small(node.network)] if node.network else []
-    elif isinstance(node, Namespace):
+    elif isinstance(node, EndpointNode):
+        if isinstance(node, Vm):
+            lines.append(_small(f"virtual machine {node.domain}"))
+        elif isinstance(node, Tun):
+            lines.append(_small(" ".join(("TUN", node.device, *node.ip))))
         for interface_name, interface in node.interfaces.items():
             first, *others = interface.ip or ("no address",)
             mark = _mark(drawing.of(f"interfaces/{name}:{interface_name}"))
@@ -186,7 +195,7 @@ def _access(drawing: Drawing, link: Link, node_name: str) -> str:
     node = drawing.topology.nodes[node_name]
     status = drawing.of(f"links/{link_name(link)}")
     interface = next((split_end(end)[1] for end in link.ends if split_end(end)[0] == node_name), "")
-    several = isinstance(node, Namespace) and len(node.interfaces) > 1
+    several = isinstance(node, EndpointNode) and len(node.interfaces) > 1
     text = _small(interface) if several else ""
     label = f"<{_on_white(text + _mark(status))}>" if text or status else ""
     return _attributes(color=drawing.node_colour(node), penwidth="1.4", len=_ACCESS_INCHES, label=label)

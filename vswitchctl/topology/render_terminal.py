@@ -13,8 +13,8 @@ from rich.text import Text
 
 from vswitchctl.model.topology import (
     Bridge,
+    EndpointNode,
     LinuxBridge,
-    Namespace,
     Topology,
     Uplink,
     link_name,
@@ -81,7 +81,7 @@ def _kind(node: Bridge | LinuxBridge) -> Text:
 def _network_of(drawing: Drawing, attached: Attached) -> str:
     """'' for an uplink that carries several."""
     node = drawing.topology.nodes.get(attached.node)
-    if isinstance(node, Namespace) and attached.interface in node.interfaces:
+    if isinstance(node, EndpointNode) and attached.interface in node.interfaces:
         return node.interfaces[attached.interface].network
     return node.network or "" if isinstance(node, Uplink) else ""
 
@@ -122,7 +122,7 @@ def _trunks(drawing: Drawing) -> Table:
 def _loose(drawing: Drawing) -> Iterator[str]:
     named = {end for link in drawing.topology.links for end in link.ends}
     for name, node in drawing.topology.nodes.items():
-        if isinstance(node, Namespace):
+        if isinstance(node, EndpointNode):
             yield from (f"{name}:{i}" for i in node.interfaces if f"{name}:{i}" not in named)
         elif isinstance(node, Uplink) and name not in named:
             yield name

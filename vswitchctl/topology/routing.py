@@ -7,7 +7,16 @@ from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_interface, ip_network
 
-from vswitchctl.model.topology import Bridge, LinuxBridge, Namespace, Network, Topology, Uplink, split_end
+from vswitchctl.model.topology import (
+    Bridge,
+    EndpointNode,
+    LinuxBridge,
+    Namespace,
+    Network,
+    Topology,
+    Uplink,
+    split_end,
+)
 
 AnyAddress = IPv4Address | IPv6Address
 AnyNetwork = IPv4Network | IPv6Network
@@ -51,7 +60,7 @@ def entry_bridges(topology: Topology, networks: Collection[str]) -> frozenset[st
 
 def _leads_to(topology: Topology, end: str, networks: Collection[str]) -> bool:
     node = topology.nodes.get(split_end(end)[0])
-    if isinstance(node, Namespace):
+    if isinstance(node, EndpointNode):
         interface = topology.interface(end)
         return interface is not None and interface.network in networks
     if isinstance(node, Uplink):

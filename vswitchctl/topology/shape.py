@@ -113,6 +113,8 @@ def _may_be_boolean(path: Path) -> bool:
     match path:
         case ("nodes", _, "interfaces", _, str(key)):
             return key in BOOLEANS[Interface] or key not in Interface.model_fields
+        case ("nodes", _, "external"):
+            return True
         case ("nodes", _, str(key)):
             return key in BOOLEANS[Namespace]
         case ("acls", _, int(), str(key)):

@@ -14,6 +14,7 @@ from vswitchctl.model.policy import MOST_LINES, Log, Peer, Rule
 from vswitchctl.model.topology import (
     MTU_MAX,
     MTU_MIN,
+    UID_MAX,
     VLAN_MAX,
     VLAN_MIN,
     AllowedPair,
@@ -31,7 +32,9 @@ from vswitchctl.model.topology import (
     RouterRoute,
     Tenant,
     Topology,
+    Tun,
     Uplink,
+    Vm,
 )
 from vswitchctl.topology.nearest import one_of
 from vswitchctl.topology.source import Path, shown
@@ -53,6 +56,8 @@ NODES: Final[Mapping[str, type[BaseModel]]] = {
     "bridge": Bridge,
     "linux-bridge": LinuxBridge,
     "namespace": Namespace,
+    "tun": Tun,
+    "vm": Vm,
     "uplink": Uplink,
 }
 
@@ -69,6 +74,7 @@ _ENTRIES: Final[Mapping[str, type[BaseModel]]] = {
 _RANGES: Final = {
     "vlan": f"a VLAN tag is {VLAN_MIN} to {VLAN_MAX}",
     "trunk": f"a VLAN tag is {VLAN_MIN} to {VLAN_MAX}",
+    "user": f"a user id is a number, 0 to {UID_MAX}",
     "mtu": f"an MTU is {MTU_MIN} to {MTU_MAX}",
     "cost": "a cost is 1 to 65535",
     "mac_ageing": "the ageing time is 1 to 65535 seconds",
@@ -136,6 +142,7 @@ def _extra(details: ErrorDetails) -> Words:
 
 _EXAMPLES: Final = {
     "tenant": "tenant: red",
+    "domain": "domain: db1",
     "network": "network: red-web",
     "networks": "networks: [red-web, red-db]",
     "interface": "interface: eth1",

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from vswitchctl.model.topology import (
+    EndpointNode,
     Interface,
     Link,
     LinuxBridge,
@@ -15,6 +16,7 @@ from vswitchctl.model.topology import (
     Network,
     Node,
     Topology,
+    Vm,
     split_end,
 )
 from vswitchctl.topology.document import Severity
@@ -58,16 +60,21 @@ class Placed(NamedTuple):
 
     end: str
     path: Path
-    node: Namespace
+    node: Namespace | Vm
     interface: Interface
+
+    @property
+    def what(self) -> str:
+        """What its node is, in words."""
+        return "virtual machine" if isinstance(self.node, Vm) else "namespace"
 
 
 def placed_interfaces(nodes: Mapping[str, Node]) -> Iterator[Placed]:
-    """Every interface of every namespace."""
+    """Every interface of every namespace and virtual machine."""
     return (
         Placed(f"{name}:{interface_name}", ("nodes", name, "interfaces", interface_name), node, interface)
         for name, node in nodes.items()
-        if isinstance(node, Namespace)
+        if isinstance(node, EndpointNode)
         for interface_name, interface in node.interfaces.items()
     )
 
@@ -130,6 +137,6 @@ class Subject:
         """The node of a well-formed end that exists, else None."""
         name, interface = split_end(end)
         node = self.topology.nodes.get(name)
-        if isinstance(node, Namespace):
+        if isinstance(node, EndpointNode):
             return node if interface in node.interfaces else None
         return node if node is not None and ":" not in end else None

@@ -15,6 +15,8 @@ from vswitchctl.topology import (
     check_references,
     check_routing,
     check_security,
+    check_tuns,
+    check_vms,
 )
 from vswitchctl.topology.document import Finding, in_order
 from vswitchctl.topology.source import Path, Place, path_text
@@ -64,6 +66,10 @@ CHECKS: Final[tuple[Callable[[Subject], Iterator[Issue]], ...]] = (
     check_routing.routes,
     check_routing.whole,
     check_routing.macs,
+    check_tuns.devices,
+    check_tuns.sources,
+    check_vms.nics,
+    check_vms.keys,
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -56,6 +57,20 @@ def in_thread(work: Callable[[], None]) -> None:
     thread.join()
     if raised:
         raise raised[0]
+
+
+def within(namespace: str, do: Callable[[], None]) -> None:
+    """Run something in a named namespace, in a thread of its own. Raises OSError."""
+    descriptor = kernel.open_namespace(namespace)
+    try:
+
+        def inside() -> None:
+            kernel.setns(descriptor)
+            do()
+
+        in_thread(inside)
+    finally:
+        os.close(descriptor)
 
 
 class Channel:

@@ -30,6 +30,16 @@ SIOCGIFINDEX, SIOCETHTOOL = 0x8933, 0x8946
 ETHTOOL_GTXCSUM, ETHTOOL_STXCSUM = 0x16, 0x17
 """linux/sockios.h, linux/ethtool.h."""
 
+TUNSETIFF, TUNSETPERSIST, TUNSETOWNER = 0x400454CA, 0x400454CB, 0x400454CC
+IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
+"""linux/if_tun.h."""
+
+FORWARDING = (
+    Path("/proc/sys/net/ipv4/conf/all/forwarding"),
+    Path("/proc/sys/net/ipv6/conf/all/forwarding"),
+)
+"""What they show is of the thread that opens them."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -224,6 +234,31 @@ def tx_checksum(descriptor: int, device: str) -> bool:
 def set_tx_checksum(descriptor: int, device: str, on: bool) -> None:
     """Turn transmit checksum offload on or off."""
     _ethtool(descriptor, device, ETHTOOL_STXCSUM, int(on))
+
+
+def make_tun(device: str, user: int | None) -> None:
+    """A persistent TUN device in the calling thread's namespace, or what is there made so. Raises OSError."""
+    descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", device.encode(), IFF_TUN | IFF_NO_PI))
+        if user is not None:
+            # An ioctl's argument is signed here, a user id is not.
+            fcntl.ioctl(descriptor, TUNSETOWNER, ctypes.c_int32(user).value)
+        fcntl.ioctl(descriptor, TUNSETPERSIST, 1)
+    finally:
+        os.close(descriptor)
+
+
+def forwards() -> bool:
+    """Whether the calling thread's namespace forwards IPv4, and IPv6 where there is any."""
+    return all(path.read_text().strip() == "1" for path in FORWARDING if path.exists())
+
+
+def forward() -> None:
+    """Let the calling thread's namespace forward: ip-sysctl."""
+    for path in FORWARDING:
+        if path.exists():
+            path.write_text("1")
 
 
 def interface_index(descriptor: int, device: str) -> int:

@@ -45,6 +45,12 @@ from vswitchctl.model.state import ROUTE_PROTOCOL, Owner, RouteSpec, parse_alias
 MADE = ("veth", "bridge")
 """The kinds of links that we make."""
 
+IFLA_TUN_OWNER, IFLA_TUN_TYPE, IFLA_TUN_PERSIST = 1, 3, 6
+"""linux/if_link.h, since Linux 4.16."""
+
+TAP = "tun"
+"""The kind of TUN and TAP devices alike: drivers/net/tun.c."""
+
 
 def attributes(data: bytes, at: int) -> dict[int, bytes]:
     """Attribute number -> payload, from `at` to the end."""
@@ -60,12 +66,30 @@ def attributes(data: bytes, at: int) -> dict[int, bytes]:
 
 
 @dataclass(frozen=True, slots=True)
+class Tun:
+    """What there is to a TUN device. user: the user id that may open it, None for root. kept: persistent."""
+
+    user: int | None
+    kept: bool
+
+
+def _tun(data: bytes) -> Tun | None:
+    found = attributes(data, 0)
+    if found.get(IFLA_TUN_TYPE) != b"\x01":  # IFF_TUN of linux/if_tun.h; a TAP is 2
+        return None
+    user = found.get(IFLA_TUN_OWNER)
+    return Tun(
+        None if user is None else int.from_bytes(user, sys.byteorder), any(found.get(IFLA_TUN_PERSIST, b""))
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Link:
     """A device. kind: 'veth', 'bridge', '', ...
 
     peer: ifindex of a veth's other end, 0 where it has none. peer_nsid: the id of that end's namespace in
     this one, None where it is in this one. stp, multicast_snooping: of a bridge.
-    promiscuous: somebody, such as a switch, listens to all frames.
+    promiscuous: somebody, such as a switch, listens to all frames. tun: of a TUN device, and not of a TAP.
     """
 
     index: int
@@ -82,11 +106,24 @@ class Link:
     stp: bool = False
     multicast_snooping: bool = False
     promiscuous: bool = False
+    tun: Tun | None = None
 
     @property
     def owner(self) -> Owner | None:
         """Whose it is by its mark: of what we make, veth pairs and bridges."""
         return parse_alias(self.alias) if self.kind in MADE else None
+
+    @property
+    def tap_mark(self) -> tuple[Owner, str] | None:
+        """Of a TAP that is our port: whose it is, and the Linux bridge it was taken from, '' for none."""
+        alias, _, former = self.alias.partition(" ")
+        owner = parse_alias(alias) if self.kind == TAP else None
+        return None if owner is None else (owner, former)
+
+    @property
+    def marked(self) -> Owner | None:
+        """Whose it is by its mark, TUN and TAP devices included."""
+        return self.owner or (self.tap_mark[0] if self.tap_mark is not None else None)
 
     @property
     def unfinished(self) -> bool:
@@ -129,6 +166,7 @@ def parse_link(body: bytes) -> Link:
         peer_nsid=number("IFLA_LINK_NETNSID") if IFLA["IFLA_LINK_NETNSID"] in found else None,
         stp=any(options.get(IFLA_BR_STP_STATE, b"")),
         multicast_snooping=any(options.get(IFLA_BR_MCAST_SNOOPING, b"")),
+        tun=_tun(info.get(IFLA_INFO_DATA, b"")) if kind == TAP else None,
     )
 
 

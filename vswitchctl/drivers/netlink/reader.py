@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pyroute2.netlink import rtnl
 
 from vswitchctl.drivers.netlink import kernel
-from vswitchctl.drivers.netlink.channel import Channel
+from vswitchctl.drivers.netlink.channel import Channel, within
 from vswitchctl.drivers.netlink.message import LO_INDEX
 from vswitchctl.drivers.netlink.parse import (
+    TAP,
     Link,
     head,
     is_foreign_route,
@@ -30,6 +31,8 @@ from vswitchctl.model.state import (
     ObservedNetlink,
     Owner,
     RouteSpec,
+    TapSpec,
+    TunSpec,
     VethEnd,
     VethSpec,
     parse_alias,
@@ -41,6 +44,7 @@ class Contents:
     """One namespace. links: by device name. addresses: ifindex -> those with our mark.
 
     nsid: its id in the driver's namespace. unchecksummed: ifindexes of our veth ends without TX offload.
+    forwarding: it forwards IPv4 and IPv6; asked only where there is a TUN device of ours.
     """
 
     links: dict[str, Link] = field(default_factory=dict)
@@ -49,6 +53,7 @@ class Contents:
     unchecksummed: frozenset[int] = frozenset()
     nsid: int | None = None
     by_index: dict[int, Link] = field(default_factory=dict)
+    forwarding: bool = False
 
     @property
     def owner(self) -> Owner | None:
@@ -79,8 +84,9 @@ def read_contents(channel: Channel, namespace: str) -> Contents:
     """Everything we look at in one namespace."""
     by_index = {link.index: link for link in map(parse_link, channel.dump(rtnl.RTM_GETLINK))}
     ends = [link for link in by_index.values() if link.kind == "veth" and link.owner is not None]
+    has_tun = namespace != ROOT and any(link.tun and link.marked for link in by_index.values())
     addresses: dict[int, set[str]] = defaultdict(set)
-    for address in marked_addresses(channel.dump(rtnl.RTM_GETADDR)) if ends else ():
+    for address in marked_addresses(channel.dump(rtnl.RTM_GETADDR)) if ends or has_tun else ():
         addresses[address.index].add(address.text)
     routes: Iterable[RouteSpec | None] = ()
     if namespace != ROOT:
@@ -92,6 +98,7 @@ def read_contents(channel: Channel, namespace: str) -> Contents:
         unchecksummed=frozenset(link.index for link in ends if not _tx_checksum(channel, link)),
         nsid=channel.nsid,
         by_index=by_index,
+        forwarding=has_tun and _forwards(namespace),
     )
 
 
@@ -100,6 +107,15 @@ def _tx_checksum(channel: Channel, link: Link) -> bool:
         return kernel.tx_checksum(channel.fileno(), link.name)
     except OSError:  # gone since it was listed, for which there is an event
         return True
+
+
+def _forwards(namespace: str) -> bool:
+    found: list[bool] = []
+    try:
+        within(namespace, lambda: found.append(kernel.forwards()))
+    except OSError:  # gone since it was listed, for which there is an event
+        return False
+    return found[0]
 
 
 def concerns(contents: Contents | None, kind: int, body: bytes) -> bool:
@@ -118,22 +134,25 @@ def _link_concerns(contents: Contents, kind: int, body: bytes) -> bool:
     before = contents.by_index.get(index)
     if before is not None and (before.owner is not None or before.index == LO_INDEX):
         return True
+    if before is not None and before.tun and before.marked:
+        return True
     if family == socket.AF_UNSPEC and kind == rtnl.RTM_NEWLINK:
         return before is None or _seen(before) != _seen(parse_link(body))
     # A message of family AF_BRIDGE speaks of a port; the device stays.
     return family == socket.AF_UNSPEC and before is not None
 
 
-def _seen(link: Link) -> tuple[str, str, bool]:
-    """What the state of the host says of a device that is not ours."""
-    return link.name, link.alias, link.promiscuous
+def _seen(link: Link) -> tuple[str, str, bool, int, bool]:
+    """What the state of the host says of a device that is not ours, of a TAP also where it is plugged."""
+    tap = link.kind == TAP
+    return link.name, link.alias, link.promiscuous, link.master if tap else 0, link.up and tap
 
 
 def _address_concerns(contents: Contents, body: bytes) -> bool:
     address = parse_address(body)
     link = contents.by_index.get(address.index)
     # Link-local ones come and go by themselves, and say that the kernel set them.
-    ours = link is not None and link.owner is not None
+    ours = link is not None and link.marked is not None
     return ours and address.protocol in (None, ROUTE_PROTOCOL)
 
 
@@ -194,6 +213,24 @@ def assemble(contents: Mapping[str, Contents], names: Mapping[str, Owner | None]
             state.linux_bridges[link.name] = LinuxBridgeSpec(
                 owner, link.mtu, up=link.up, stp=link.stp, multicast_snooping=link.multicast_snooping
             )
+    taps = {link.name: _bridge_of(root, link) for link in root.links.values() if link.kind == TAP}
+    for name, bridge in taps.items():
+        mark = root.links[name].tap_mark
+        if mark is not None:
+            state.taps[name] = TapSpec(*mark, master=bridge, up=root.links[name].up)
+    for namespace, inside in contents.items():
+        for link in inside.links.values() if namespace != ROOT else ():
+            if link.tun is not None and link.marked is not None:
+                state.tuns[namespace] = TunSpec(
+                    link.marked,
+                    link.name,
+                    link.mtu,
+                    inside.addresses.get(link.index, frozenset()),
+                    link.tun.user,
+                    up=link.up,
+                    kept=link.tun.kept,
+                    forwarding=inside.forwarding,
+                )
     for key, ends in ends_by_owner(contents).items():
         specs = tuple(contents[end.namespace].end(end.namespace, end.link) for end in ends)
         owner = ends[0].link.owner
@@ -210,7 +247,17 @@ def assemble(contents: Mapping[str, Contents], names: Mapping[str, Owner | None]
         devices=devices,
         namespaces={**{name: spec.owner for name, spec in state.namespaces.items()}, **names},
         unopened=frozenset(link.name for link in root.links.values() if not link.promiscuous),
+        taps=taps,
+        foreign_bridges=frozenset(
+            link.name for link in root.links.values() if link.kind == "bridge" and link.owner is None
+        ),
     )
+
+
+def _bridge_of(contents: Contents, link: Link) -> str:
+    """The Linux bridge that a device is a port of; Open vSwitch's kernel datapath is a master, too."""
+    master = contents.by_index.get(link.master)
+    return master.name if master is not None and master.kind == "bridge" else ""
 
 
 def _namespaces(

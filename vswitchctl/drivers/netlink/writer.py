@@ -13,11 +13,12 @@ from collections.abc import Sequence
 
 from pyroute2.netlink import rtnl
 
-from vswitchctl.drivers.netlink import kernel, message
+from vswitchctl.drivers.netlink import kernel, message, taps, tuns
+from vswitchctl.drivers.netlink.addresses import set_addresses
 from vswitchctl.drivers.netlink.channel import EVENTS, Channel, in_thread
 from vswitchctl.drivers.netlink.parse import parse_nsid, parse_route
 from vswitchctl.drivers.netlink.placement import Placement, place, taken
-from vswitchctl.drivers.netlink.reader import Contents
+from vswitchctl.drivers.netlink.reader import Contents, Place
 from vswitchctl.drivers.netlink.requests import Batch, Work, refused
 from vswitchctl.model.plan import Change, Kind
 from vswitchctl.model.state import ROOT, LinuxBridgeSpec, NamespaceSpec, RouteSpec, VethEnd, VethSpec
@@ -46,6 +47,9 @@ class Writer(Work):
         self.delete(self._placement.doomed)
         self._linux_bridges(by_kind[Kind.LINUX_BRIDGE])
         self._veths(by_kind[Kind.VETH])
+        taps.take(self, by_kind[Kind.TAP])
+        self._replace_tuns(by_kind[Kind.TUN])
+        tuns.make(self, by_kind[Kind.TUN])
         self._set_routes()
         self.done(len(by_kind[Kind.NAMESPACE]))
 
@@ -138,11 +142,11 @@ class Writer(Work):
         self.done(len(changes))
 
     def _bridges_there(self, changes: Sequence[Change]) -> None:
-        """The Linux bridges that links may be attached to: our own."""
+        """The Linux bridges that links may be attached to: our own, and those declared to be others'."""
         links = self.host.contents[ROOT].links.values()
-        owned = {link.name for link in links if link.kind == "bridge" and link.owner is not None}
+        there = {link.name for link in links if link.kind == "bridge"}
         good = {str(change.key) for change in self.good(changes)}
-        self._masters = owned - {str(change.key) for change in changes} | good
+        self._masters = there - {str(change.key) for change in changes} | good
 
     def _veths(self, changes: Sequence[Change]) -> None:
         ready = [change for change in self.good(changes) if self._has_its_place(change)]
@@ -213,7 +217,8 @@ class Writer(Work):
             group=0,
         )
         batch.add(change, attributes)
-        _set_addresses(change, end, index, before.addresses if before is not None else frozenset(), batch)
+        there = before.addresses if before is not None else frozenset[str]()
+        set_addresses(change, index, end.addresses, there, batch)
 
     def _before(self, change: Change, end: VethEnd) -> VethEnd | None:
         """The end as it was, where it was kept."""
@@ -231,6 +236,16 @@ class Writer(Work):
             kernel.set_tx_checksum(self.host.channels[end.namespace].fileno(), end.name, end.tx_checksum)
         except OSError as error:
             self.fail(change, f"transmit checksum offload of '{end.name}': {error.strerror}")
+
+    def _replace_tuns(self, changes: Sequence[Change]) -> None:
+        """Delete those that are made anew."""
+        doomed: dict[Place, Change | None] = {}
+        for change in changes:
+            if change.observed is not None and tuns.replaced(change.observed, change.desired):
+                link = self.host.link(str(change.key), change.observed.name)
+                if link is not None and link.marked == change.observed.owner:
+                    doomed[Place(str(change.key), link)] = change
+        self.delete(doomed)
 
     # -- routes ------------------------------------------------------------------------------------------
 
@@ -266,20 +281,6 @@ def _ends(change: Change) -> tuple[VethEnd, VethEnd]:
 
 def _loopback(spec: NamespaceSpec) -> bytes:
     return message.set_link("", index=message.LO_INDEX, alias=spec.owner.alias, up=True)
-
-
-def _set_addresses(change: Change, end: VethEnd, index: int, there: frozenset[str], batch: Batch) -> None:
-    """The new come before the old go: with its last address a device loses its routes, whosever they are."""
-    stale, new = there - end.addresses, end.addresses - there
-    # But IPv6 has each address once, whatever its prefix.
-    hosts = {text.partition("/")[0] for text in new}
-    first = {text for text in stale if ":" in text and text.partition("/")[0] in hosts}
-    if stale:
-        batch.add(change, message.promote_secondaries(index))
-    for add, texts in ((False, first), (True, new), (False, stale - first)):
-        for text in sorted(texts):
-            tolerated = () if add else (errno.EADDRNOTAVAIL,)
-            batch.add(change, message.address(index, text, add=add), tolerated, f"address {text}")
 
 
 def _descriptor(home: VethEnd, end: VethEnd, opened: dict[str, int]) -> int | None:
