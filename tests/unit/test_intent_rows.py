@@ -63,6 +63,8 @@ RICH: dict[str, Any] = {
                 {"to": "default", "via": "10.9.0.4"},
             ],
         },
+        "vpn": {"kind": "tun", "tenant": "red", "device": "tun3", "ip": "10.8.0.1/24", "mtu": 1400, "user": 7},
+        "guest": {"kind": "vm", "tenant": "red", "domain": "gäst 1"},
         "wan0": {"kind": "uplink", "interface": "eth8", "network": "web"},
         "wan1": {"kind": "uplink", "interface": "eth9", "trunk": {"web": 7, "lan": 4094}},
         "aa": {"kind": "bridge"},
