@@ -198,6 +198,7 @@ class _Exchange:
         self._questions: list[tuple[str, Family, str]] = [
             (end, family, address)
             for (end, family), addresses in ip_targets(topology).items()
+            if end in self._endpoints  # nobody asks for us inside a guest
             for address in sorted(addresses)
         ]
         self._open_questions = set(range(len(self._questions)))
