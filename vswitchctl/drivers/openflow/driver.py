@@ -38,6 +38,9 @@ SESSION_TIMEOUT = 5.0
 REPLY_TIMEOUT = 30.0
 """Seconds of silence after which a switch counts as unreachable."""
 
+LONGEST_REST = 0.01
+"""Seconds between two portions of flows: some hundred turns of ovs-vswitchd's main loop."""
+
 _MULTIPART_BODY = HEADER.size + 8
 
 
@@ -210,7 +213,7 @@ class OpenFlowDriver:
 
         ovs-vswitchd takes up to 50 requests before it looks at its ports again (ofproto/connmgr.c), and then
         takes 32 packets of each port (NETDEV_MAX_BURST). So one request alone is under way, and after its
-        answer the ports have the switch for as long as that took.
+        answer the ports have the switch for as long as that took, but no longer than it needs.
         """
         rested = 0.0
         for xid, portion in zip(channel.reserve(len(wanted)), wanted, strict=True):
@@ -218,7 +221,8 @@ class OpenFlowDriver:
             asked = time.monotonic()
             channel.send([flow_request(xid, *portion)])
             bodies = list(self._bodies(channel, xid, timeout))
-            rested = 2 * time.monotonic() - asked
+            answered = time.monotonic()
+            rested = answered + min(answered - asked, LONGEST_REST)
             yield from bodies
 
     def _bodies(self, channel: Channel, last: int, timeout: float) -> Iterator[bytes]:
