@@ -1,4 +1,4 @@
-"""The daemon killed and started anew with 100,000 flows in the switch: until it is in sync, and what that costs.
+"""The daemon killed and started anew with 100,000 flows in the switch: until it is in sync, and its cost.
 
 All is real: `vswitchctl up` with its private Open vSwitch (userspace datapath), two namespaces on one bridge,
 and twelve ACLs of their interfaces that make the flows. Meanwhile a packet a millisecond goes each way, over
