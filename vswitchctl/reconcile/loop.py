@@ -11,10 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from vswitchctl.compiler.compile import Compiler
-from vswitchctl.errors import VswitchctlError
+from vswitchctl.errors import RetryableError, VswitchctlError
 from vswitchctl.latest import Latest
 from vswitchctl.model.flow import FlowKey, FlowTable, FlowValue, PartedTable, cookie
 from vswitchctl.model.intent import Intent
@@ -88,6 +89,7 @@ class Loop:
         self._dirty_bridges: set[str] = set()
         self._flows: dict[str, ObservedFlows] = {}
         self._ahead: dict[str, Future[ObservedFlows]] = {}
+        self._looked_ahead = False
         self._settled: dict[str, PartedTable] = {}
         self._wiring, self._stale_ports = Latest(plan_wiring), Latest(stale_ports)
         self._facts = Latest(Facts)
@@ -209,9 +211,10 @@ class Loop:
         return self._compiler.compile(intent, self.facts(ovs))
 
     def read_ahead(self, bridges: Sequence[str]) -> None:
-        """In the first pass: begin to read these bridges' flows, while what they should be is compiled."""
-        if self._pass.number or self._ahead or not bridges:
+        """At the start alone: begin to read these bridges' flows, while what they should be is compiled."""
+        if self._looked_ahead:
             return
+        self._looked_ahead = True
         self.openflow.connect(bridges)
         reader = ThreadPoolExecutor(READERS, "read-ahead")
         self._ahead = {bridge: reader.submit(self._read_now, bridge) for bridge in bridges}
@@ -220,7 +223,8 @@ class Loop:
     def _read_flows(self, bridge: str) -> ObservedFlows:
         ahead = self._ahead.pop(bridge, None)
         if ahead is not None:
-            self._flows[bridge] = ahead.result()
+            with suppress(RetryableError):  # it is read again below, and that says what is wrong
+                self._flows[bridge] = ahead.result()
         with self._wake:
             dirty = bridge in self._dirty_bridges
         if dirty or bridge not in self._flows:
@@ -273,6 +277,7 @@ class Loop:
 
     def keep_flows(self, bridges: Collection[str]) -> None:
         self.forget_flows([bridge for bridge in self._flows if bridge not in bridges])
+        self._ahead = {bridge: read for bridge, read in self._ahead.items() if bridge in bridges}
 
     def allowed(self, changes: Sequence[Change]) -> list[Change]:
         """The changes whose entities are not waiting for a later retry."""
