@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from vswitchctl.api.app import create_app
-from vswitchctl.api.server import serve
 from vswitchctl.compiler.compile import Compiler
 from vswitchctl.drivers.embedded import Embedded, end_process, read_pid, system_ovs_running
 from vswitchctl.drivers.libvirt import LibvirtDriver
@@ -42,6 +40,10 @@ READY_FD = "VSWITCHCTL_READY_FD"
 STOP_SECONDS = 30.0
 """How long a pass under way may take to end."""
 
+SWITCH_SECONDS = 0.001
+"""After that long a compile lets a thread go on that a socket has woken; Python's own 5 ms for each of some
+hundred messages were most of the time in which a bridge's flows are read."""
+
 Report = Callable[[str], None]
 
 
@@ -59,6 +61,7 @@ def run(settings: Settings) -> None:
     settings.make_directories()
     Embedded(settings).up_intent()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    sys.setswitchinterval(SWITCH_SECONDS)
     with ExitStack() as stack:
         stack.enter_context(_only_one())
         apps = load_apps()
@@ -71,6 +74,10 @@ def run(settings: Settings) -> None:
         thread.start()
         stack.callback(thread.join, timeout=STOP_SECONDS)
         stack.callback(loop.stop)
+        # FastAPI takes a while to import, and ovs-vswitchd as long to tell its flows: both at once.
+        from vswitchctl.api.app import create_app
+        from vswitchctl.api.server import serve
+
         app = create_app(HostService(settings.host, store, loop, apps, log))
         serve(app, settings.api_socket, ready=_say_ready)
 

@@ -72,10 +72,6 @@ class Switch:
         return self._env
 
 
-SECONDS = 600.0
-"""For one call of the intent database: storing ten thousand endpoints takes longer than the daemon waits."""
-
-
 @dataclass
 class Devices:
     """Both device drivers of the loop: what is wanted is there at once."""
@@ -191,7 +187,7 @@ def _daemon(settings: Settings, stack: ExitStack) -> tuple[Loop, ApiServer]:
             loop.mark(bridge)
 
     apps = load_apps()
-    store = IntentDatabase(settings.intent_remote, on_change=mark, host=settings.host, timeout=SECONDS)
+    store = IntentDatabase(settings.intent_remote, on_change=mark, host=settings.host)
     stack.callback(store.close)
     openflow = OpenFlowDriver(settings.ovs_rundir, on_change=mark)
     stack.callback(openflow.close)

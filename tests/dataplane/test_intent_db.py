@@ -21,6 +21,7 @@ from intent_server import IntentServer, intent_server
 from tests.strategies import topologies
 from tests.unit.test_intent_rows import RICH, names_in_order
 from vswitchctl.errors import Conflict, InvalidTopology, NotFound, Unreachable
+from vswitchctl.intent.connection import ENTITIES_PER_SECOND
 from vswitchctl.intent.database import IntentDatabase
 from vswitchctl.intent.server import schema_path
 from vswitchctl.model.intent import PolicyChange, Stored
@@ -749,6 +750,16 @@ def test_a_server_that_hangs(connect: Open, server: IntentServer) -> None:
     server.thaw()
     patient = connect()
     assert patient.write(lans("l", "web"), {}).generation == 2  # whether the first was stored or not
+
+
+def test_a_large_topology_is_given_more_time(connect: Open, server: IntentServer) -> None:
+    db = connect(timeout=2)
+    db.write(lans("l"), {})
+    server.freeze()
+    large = lans("l", *(f"n{number}" for number in range(ENTITIES_PER_SECOND)))
+    with pytest.raises(Unreachable, match=r"gave no answer within 3 s"):
+        db.write(large, {})
+    server.thaw()
 
 
 def test_after_close(connect: Open) -> None:

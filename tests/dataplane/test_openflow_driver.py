@@ -14,6 +14,7 @@ import pytest
 from instances import Ovs
 
 from vswitchctl.drivers.openflow import OpenFlowDriver
+from vswitchctl.drivers.openflow.portions import PORTION
 from vswitchctl.drivers.openflow.wire import HEADER, Kind
 from vswitchctl.errors import Unreachable
 from vswitchctl.model.flow import Flow, FlowTable
@@ -181,6 +182,62 @@ def test_changes_by_others_are_noticed_and_our_own_are_not(watched: Watched) -> 
     watched.ovs.ofctl("del-flows", "br0", "table=80")
     assert watched.event() == "br0"
     assert watched.driver.read("br0").owned == {}
+
+
+FOREIGN = [0, *(1 << bit for bit in range(64)), 0xFFFFFFFFFFFFFFFF, *(0x1234567 << bit for bit in range(16))]
+"""Cookies that are not ours, so that any way to divide them has some on either side."""
+
+
+def spread(count: int) -> FlowTable:
+    """Flows of as many owners as a hundred interfaces, and of some rules each."""
+    owners = [Owner("test", f"interfaces/web{number}:eth0") for number in range(100)]
+    rows = ((cookie(owners[mac % 100], mac % 7), 5, mac, 1) for mac in range(1, count + 1))
+    return LOOKUP.rows(list(rows))
+
+
+def strangers(watched: Watched) -> None:
+    """Flows of somebody else, one of each cookie."""
+    lines = [
+        f"cookie={value:#x},table={table},priority=7,reg1={number},actions=drop"
+        for table in (3, L2_LOOKUP.id)
+        for number, value in enumerate(FOREIGN)
+    ]
+    path = watched.ovs.rundir / "strangers"
+    path.write_text("\n".join(lines))
+    watched.ovs.ofctl("add-flows", "br0", str(path))
+
+
+def test_flows_read_in_portions_are_all_flows(watched: Watched) -> None:
+    watched.connected()
+    flows = spread(5 * PORTION)
+    assert watched.driver.apply("br0", flows, ()) == []
+    strangers(watched)
+    observed = watched.driver.read("br0")
+    assert observed.owned == flows
+    assert len(observed.foreign) == 2 * len(FOREIGN)
+    watched.ovs.ofctl("del-flows", "br0", "table=3")
+    assert len(watched.driver.read("br0").foreign) == len(FOREIGN)
+
+
+def test_what_changes_while_flows_are_read_is_noticed(watched: Watched) -> None:
+    watched.connected()
+    flows = spread(5 * PORTION)
+    watched.driver.apply("br0", flows, ())
+    for number in range(5):
+        reader = threading.Thread(target=watched.driver.read, args=("br0",))
+        reader.start()
+        watched.ovs.ofctl("add-flow", "br0", f"table=3,reg1={number},actions=drop")
+        assert watched.event() == "br0"
+        reader.join()
+        assert len(watched.driver.read("br0").foreign) == number + 1
+
+
+def test_who_waited_for_a_session_has_had_its_event(watched: Watched) -> None:
+    watched.driver.connect(["br0"])
+    watched.driver.reach("br0")
+    assert watched.events.get_nowait() == "br0"
+    watched.driver.read("br0")
+    assert watched.events.empty()
 
 
 @pytest.mark.parametrize("change", ["add", "modify", "delete"])

@@ -71,7 +71,14 @@ RICH: dict[str, Any] = {
             ],
             "default_route": False,
         },
-        "vpn": {"kind": "tun", "tenant": "red", "device": "tun3", "ip": "10.8.0.1/24", "mtu": 1400, "user": 7},
+        "vpn": {
+            "kind": "tun",
+            "tenant": "red",
+            "device": "tun3",
+            "ip": "10.8.0.1/24",
+            "mtu": 1400,
+            "user": 7,
+        },
         "guest": {"kind": "vm", "tenant": "red", "domain": "gäst 1"},
         "wan0": {"kind": "uplink", "interface": "eth8", "network": "web"},
         "wan1": {

@@ -52,6 +52,9 @@ API = "/api/v1"
 ANSWER_SECONDS = 60.0
 """The longest silence of a daemon at work: a plan of 100,000 flows takes seconds, streams repeat in 5 s."""
 
+BYTES_PER_SECOND = 50_000
+"""What a loaded machine reads, checks and stores of a document at the least: 10,000 endpoints are 3 MB."""
+
 _ERRORS: dict[str, type[VswitchctlError]] = {
     "not-found": NotFound,
     "conflict": Conflict,
@@ -222,22 +225,25 @@ class Client:
         content = body.model_dump_json(exclude_unset=True) if body is not None else None
         given = {name: value for name, value in query.items() if value is not None}
         headers = {"Content-Type": "application/json"} if content is not None else {}
-        with self._reaching():
-            answer = self._http.request(method, path, content=content, params=given, headers=headers)
+        silence = ANSWER_SECONDS + given.get("wait", 0.0) + len(content or "") / BYTES_PER_SECOND
+        with self._reaching(silence):
+            answer = self._http.request(
+                method, path, content=content, params=given, headers=headers, timeout=silence
+            )
         if answer.is_error:
             raise _error(answer)
         return answer
 
     @contextmanager
-    def _reaching(self) -> Iterator[None]:
-        """Say what a failed connection means to a person."""
+    def _reaching(self, silence: float = ANSWER_SECONDS) -> Iterator[None]:
+        """Say what a failed connection means to a person. silence: seconds that are waited for an answer."""
         try:
             yield
         except httpx.ConnectError as error:
             raise self._no_connection(error) from error
         except httpx.TimeoutException as error:
             raise Unreachable(
-                f"the daemon at {self._path} was silent for {ANSWER_SECONDS:.0f} s", "see its log"
+                f"the daemon at {self._path} was silent for {silence:.0f} s", "see its log"
             ) from error
         except httpx.TransportError as error:
             raise self._gone() from error

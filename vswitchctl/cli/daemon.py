@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import Annotated
 
@@ -21,8 +22,12 @@ def run(ctx: typer.Context) -> None:
     """Run the daemon in the foreground, as its systemd unit does."""
     _require_root("run")
     settings = context.settings(ctx)
+    # What is imported stays: looking through it for garbage, again and again, is a sixth of the start.
+    gc.disable()
     from vswitchctl import daemon
 
+    gc.freeze()
+    gc.enable()
     daemon.run(settings)
 
 

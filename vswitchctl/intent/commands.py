@@ -36,10 +36,16 @@ from vswitchctl.model.intent import (
     allocate_zones,
     claims,
 )
-from vswitchctl.model.topology import Topology
+from vswitchctl.model.topology import Topology, entities
 
 
-class WriteTopologyCommand(BaseCommand):  # type: ignore[misc]
+class IntentCommand(BaseCommand):  # type: ignore[misc]
+    """entities: how many it stores or deletes, where that may take a while."""
+
+    entities: int = 0
+
+
+class WriteTopologyCommand(IntentCommand):
     """Make the stored rows match a topology; rows that match already are left alone. result: Stored.
 
     Raises Conflict, InvalidTopology.
@@ -58,6 +64,7 @@ class WriteTopologyCommand(BaseCommand):  # type: ignore[misc]
         self._replica = replica
         self._host = host
         self._topology = topology
+        self.entities = len(entities(topology))
         self._sources = sources
         self._expected = expected_generation
         self._tried = False
@@ -89,7 +96,7 @@ class WriteTopologyCommand(BaseCommand):  # type: ignore[misc]
                 txn.add_op(operation)
 
 
-class WritePolicyCommand(BaseCommand):  # type: ignore[misc]
+class WritePolicyCommand(IntentCommand):
     """Put one ACL or group of a stored topology in place, or remove it. result: Stored.
 
     Costs what the entity is, however large the topology. Raises NotFound, Conflict, InvalidTopology.
@@ -137,13 +144,15 @@ class WritePolicyCommand(BaseCommand):  # type: ignore[misc]
                 txn.add_op(operation)
 
 
-class DeleteTopologyCommand(BaseCommand):  # type: ignore[misc]
+class DeleteTopologyCommand(IntentCommand):
     """Delete a topology's row; ovsdb-server collects what only it referred to. Raises NotFound."""
 
-    def __init__(self, backend: IntentBackend, replica: Replica, name: str) -> None:
+    def __init__(self, backend: IntentBackend, replica: Replica, name: str, count: int) -> None:
+        """count: of the topology's entities."""
         super().__init__(backend)
         self._replica = replica
         self._name = name
+        self.entities = count
 
     def run_idl(self, txn: Any) -> None:
         part = self._replica.part(self._name)
@@ -152,7 +161,7 @@ class DeleteTopologyCommand(BaseCommand):  # type: ignore[misc]
         self.api.tables[TOPOLOGY.name].rows[part.row].delete()
 
 
-class ReportCommand(BaseCommand):  # type: ignore[misc]
+class ReportCommand(IntentCommand):
     """Say what became of a topology on this host. Of one that is gone there is nothing to say."""
 
     def __init__(

@@ -33,6 +33,9 @@ BACKOFF_MS = (1000, 2000)
 ATTEMPTS = 50
 """Of one write while others write too. In each round one of the contenders gets through."""
 
+ENTITIES_PER_SECOND = 300
+"""What a transaction stores or deletes at the least: so many give it a second more. It is usually 3,000."""
+
 GRACE_SECONDS = 1.0
 """What the caller waits longer than the connection's thread, which knows better what went wrong."""
 
@@ -161,8 +164,8 @@ class IntentConnection(connection.Connection):  # type: ignore[misc]
         if not (self.is_running and self.idl.has_ever_connected()):
             raise self.unreachable()
 
-    def unreachable(self, consequence: str = "") -> Unreachable:
-        """What to tell a person when the time is up."""
+    def unreachable(self, consequence: str = "", seconds: float | None = None) -> Unreachable:
+        """What to tell a person when the time is up. seconds: which, where it is not the usual."""
         if not self.is_running:
             why = "this connection to it was closed"
         elif self.idl.server_tables is not None and not self.idl.has_ever_connected():
@@ -170,7 +173,7 @@ class IntentConnection(connection.Connection):  # type: ignore[misc]
         elif not self.idl.in_step:
             why = "nothing answers there"
         else:
-            why = f"the server there gave no answer within {self.timeout:g} s"
+            why = f"the server there gave no answer within {seconds or self.timeout:g} s"
         return Unreachable(
             f"the intent database at {self.remote} is not reachable: {why}{consequence}",
             "'vswitchctl up' starts it; the log of its ovsdb-server says why it ended",
@@ -189,22 +192,27 @@ class IntentConnection(connection.Connection):  # type: ignore[misc]
 class IntentTransaction(transaction.Transaction):  # type: ignore[misc]
     """Commands that take effect together or not at all, computed anew when others wrote meanwhile.
 
-    The deadline counts from the moment the caller asked, however long the queue.
+    The deadline counts from the moment the caller asked, however long the queue, and is later the more
+    entities the commands concern.
     """
 
     def __init__(self, backend: IntentBackend, connection_: IntentConnection) -> None:
         super().__init__(backend, connection_, connection_.timeout, check_error=True, log_errors=False)
         self._connection = connection_
-        self._deadline = time.monotonic() + connection_.timeout
+        self._seconds = connection_.timeout
+        self._deadline = time.monotonic() + self._seconds
 
     def commit(self) -> Any:
         if not self._connection.is_running:
             raise self._connection.unreachable()
-        self.timeout = self._connection.timeout + GRACE_SECONDS
+        more = sum(command.entities for command in self.commands) // ENTITIES_PER_SECOND
+        self._seconds += more
+        self._deadline += more
+        self.timeout = self._seconds + GRACE_SECONDS
         try:
             return super().commit()
         except exceptions.TimeoutException as error:
-            raise self._connection.unreachable(MAYBE_STORED) from error
+            raise self._connection.unreachable(MAYBE_STORED, self._seconds) from error
 
     def do_commit(self) -> list[Any]:
         """For the connection's thread. Raises what commands raise, Unreachable, Conflict, ApplyError."""
@@ -245,7 +253,7 @@ class IntentTransaction(transaction.Transaction):  # type: ignore[misc]
         if time.monotonic() >= self._deadline or not self._connection.is_running:
             if refusal is not None and self._connection.idl.in_step:
                 raise refusal
-            raise self._connection.unreachable(consequence)
+            raise self._connection.unreachable(consequence, self._seconds)
         self._connection.block(self._deadline)
         self._connection.pump()
 

@@ -19,7 +19,7 @@ from vswitchctl.model.topology import Topology
 from vswitchctl.model.views import Status
 
 TIMEOUT_SECONDS = 5.0
-"""For one call, all its retries included."""
+"""For one call, all its retries included; longer for a topology of thousands of entities."""
 
 
 class IntentDatabase:
@@ -99,7 +99,12 @@ class IntentDatabase:
 
     def delete(self, name: str) -> None:
         """Delete a topology and everything it holds. Raises NotFound, Unreachable, ApplyError."""
-        DeleteTopologyCommand(self._backend, self._replica, name).execute(check_error=True, log_errors=False)
+        with self._reading():
+            part = self._replica.part(name)
+            count = 0 if part is None else sum(1 for _ in part.walk())
+        DeleteTopologyCommand(self._backend, self._replica, name, count).execute(
+            check_error=True, log_errors=False
+        )
 
     def report(self, topology: str, generation: int, status: str, reason: str) -> None:
         """Say what became of a topology on this host; nothing is written where it was said already.

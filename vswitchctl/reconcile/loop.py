@@ -11,6 +11,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from vswitchctl.compiler.compile import Compiler
@@ -40,6 +42,9 @@ LOG = logging.getLogger(__name__)
 
 FEW_COOKIES = 64
 """Up to so many are read back one by one; a whole bridge costs about as much as a hundred of them."""
+
+READERS = 4
+"""Bridges read at once when the daemon starts: ovs-vswitchd answers one after the other anyhow."""
 
 REREAD = 2.0
 """Seconds until the next try while something outside does not answer."""
@@ -97,6 +102,8 @@ class Loop:
         self._dirty_bridges: set[str] = set()
         self._flows: dict[str, ObservedFlows] = {}
         self._meters: dict[str, ObservedMeters] = {}
+        self._ahead: dict[str, Future[ObservedFlows]] = {}
+        self._looked_ahead = False
         self._settled: dict[str, PartedTable] = {}
         self._wiring, self._stale_ports = Latest(plan_wiring), Latest(stale_ports)
         self._facts = Latest(Facts)
@@ -248,16 +255,36 @@ class Loop:
     def compile(self, intent: Intent, ovs: ObservedOvs, netlink: ObservedNetlink) -> DesiredState:
         return self._compiler.compile(intent, self.facts(ovs, netlink))
 
+    def read_ahead(self, bridges: Sequence[str]) -> None:
+        """At the start alone: begin to read these bridges' flows, while what they should be is compiled."""
+        if self._looked_ahead:
+            return
+        self._looked_ahead = True
+        self.openflow.connect(bridges)
+        reader = ThreadPoolExecutor(READERS, "read-ahead")
+        self._ahead = {bridge: reader.submit(self._read_now, bridge) for bridge in bridges}
+        reader.shutdown(wait=False)
+
     def _read_flows(self, bridge: str) -> ObservedFlows:
+        ahead = self._ahead.pop(bridge, None)
+        if ahead is not None:
+            with suppress(RetryableError):  # it is read again below, and that says what is wrong
+                self._flows[bridge] = ahead.result()
         with self._wake:
             dirty = bridge in self._dirty_bridges
-            self._dirty_bridges.discard(bridge)
         if dirty or bridge not in self._flows:
             self.forget_flows([bridge])
             if dirty:
                 self._meters.pop(bridge, None)
-            self._flows[bridge] = self.openflow.read(bridge)
+            self._flows[bridge] = self._read_now(bridge)
         return self._flows[bridge]
+
+    def _read_now(self, bridge: str) -> ObservedFlows:
+        """What changes from the moment on that there is a session is seen, or makes the bridge dirty."""
+        self.openflow.reach(bridge)
+        with self._wake:
+            self._dirty_bridges.discard(bridge)
+        return self.openflow.read(bridge)
 
     def read_back(self, bridge: str, keys: Collection[FlowKey], values: Iterable[FlowValue]) -> FlowTable:
         """The bridge's flows of ours after a change to these keys.
@@ -302,6 +329,7 @@ class Loop:
         for gone in [bridge for bridge in self._meters if bridge not in bridges]:
             self.forget_meters(gone)
         self.forget_flows([bridge for bridge in self._flows if bridge not in bridges])
+        self._ahead = {bridge: read for bridge, read in self._ahead.items() if bridge in bridges}
 
     def allowed(self, changes: Sequence[Change]) -> list[Change]:
         """The changes whose entities are not waiting for a later retry."""

@@ -73,6 +73,8 @@ class Work:
     def _plan(self) -> WiringPlan:
         # In this order: a port that has a number by now has had its device opened before.
         self.ovs = self.loop.ovs.read()
+        bridges = self.ovs.owned.bridges
+        self.loop.read_ahead([name for name in bridges if bridges[name].owner.topology in self.intent])
         self.netlink = self.loop.netlink.read()
         self.desired = self.loop.compile(self.intent, self.ovs, self.netlink)
         return self.loop.plan(self.desired, self.netlink, self.ovs)

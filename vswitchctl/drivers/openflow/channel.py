@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from queue import Empty, SimpleQueue
@@ -115,6 +116,12 @@ class Channel:
             yield reply
             if reply.xid == last and not _more(reply):
                 return
+
+    def rest(self, seconds: float) -> None:
+        """Ask nothing for that long. Ends early, and raises Unreachable, where the session is lost."""
+        with contextlib.suppress(Empty):
+            if seconds > 0 and self._replies.get(timeout=seconds) is None:
+                raise self._lost()
 
     def lost(self) -> None:
         """The session is over: whoever waits is told."""

@@ -40,6 +40,9 @@ SESSION_TIMEOUT = 5.0
 REPLY_TIMEOUT = 30.0
 """Seconds of silence after which a switch counts as unreachable."""
 
+LONGEST_REST = 0.01
+"""Seconds between two portions of flows: some hundred turns of ovs-vswitchd's main loop."""
+
 _MULTIPART_BODY = HEADER.size + 8
 
 
@@ -77,6 +80,11 @@ class OpenFlowDriver:
     def connected(self, bridge: str) -> bool:
         with self._changed:
             return bridge in self._channels
+
+    def reach(self, bridge: str) -> None:
+        """Wait for a session: what changes from now on comes by `on_change`. Raises Unreachable."""
+        with self._channel(bridge):
+            pass
 
     def read(self, bridge: str, timeout: float = REPLY_TIMEOUT) -> ObservedFlows:
         """Every flow of the bridge. timeout: seconds of silence. Raises Unreachable.
@@ -170,10 +178,11 @@ class OpenFlowDriver:
         channel.monitor()
         if packets is not None:
             channel.ask_for_packets()
+        # First, for who waits for the session then reads, and needs to read no second time because of it.
+        self._on_change(bridge)
         with self._changed:
             self._channels[bridge] = channel
             self._changed.notify_all()
-        self._on_change(bridge)
 
     def session_down(self, bridge: str) -> None:
         with self._changed:
@@ -219,15 +228,19 @@ class OpenFlowDriver:
     def _in_turn(self, channel: Channel, wanted: Sequence[Portion], timeout: float) -> Iterator[bytes]:
         """The bodies of all portions' answers, asked for one by one.
 
-        ovs-vswitchd takes up to 50 requests before it looks at its ports again (ofproto/connmgr.c), so one
-        alone is under way; it is sent before the last one's answer is read, so that both processes work.
+        ovs-vswitchd takes up to 50 requests before it looks at its ports again (ofproto/connmgr.c), and then
+        takes 32 packets of each port (NETDEV_MAX_BURST). So one request alone is under way, and after its
+        answer the ports have the switch for as long as that took, but no longer than it needs.
         """
-        bodies: list[bytes] = []
+        rested = 0.0
         for xid, portion in zip(channel.reserve(len(wanted)), wanted, strict=True):
+            channel.rest(rested - time.monotonic())
+            asked = time.monotonic()
             channel.send([flow_request(xid, *portion)])
-            yield from bodies
             bodies = list(self._bodies(channel, xid, timeout))
-        yield from bodies
+            answered = time.monotonic()
+            rested = answered + min(answered - asked, LONGEST_REST)
+            yield from bodies
 
     def _bodies(self, channel: Channel, last: int, timeout: float) -> Iterator[bytes]:
         """What follows the head of each multipart reply, up to the end of number `last`."""
