@@ -78,6 +78,7 @@ RICH: dict[str, Any] = {
             "ip": "10.8.0.1/24",
             "mtu": 1400,
             "user": 7,
+            "default_route": False,
         },
         "guest": {"kind": "vm", "tenant": "red", "domain": "gäst 1"},
         "wan0": {"kind": "uplink", "interface": "eth8", "network": "web"},
