@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vswitchctl.model.flow import Flow
+from vswitchctl.model.state import Owner
 from vswitchctl.model.switch import KnownAddress, Switch
 from vswitchctl.pipeline.actions import in_port, move, set_field
+from vswitchctl.pipeline.app import Part
 from vswitchctl.pipeline.cookies import cookie
 from vswitchctl.pipeline.encode import Match, Template, Var
 from vswitchctl.pipeline.fields import (
@@ -111,6 +113,15 @@ def _known(known: KnownAddress) -> Iterator[Flow]:
         yield _OWN(mark, port=known.ofport, address=known.address)
 
 
+def _shared(owner: Owner, asked: bool, advertises: bool) -> Iterator[Flow]:
+    mark = cookie(owner)
+    if asked:
+        yield _PASS(mark)
+    if advertises:
+        yield _NO_SOURCE(mark)
+        yield _ADVERTISE(mark)
+
+
 @dataclass(frozen=True)
 class ArpNd:
     """The app. An address that several endpoints may use is not answered for: it may move."""
@@ -121,13 +132,14 @@ class ArpNd:
 
     def compile(self, switch: Switch) -> Iterator[Flow]:
         """The answers of one bridge; none where it has no endpoint that could ask."""
-        if any(port.endpoint for port in switch.ports):
-            yield _PASS(cookie(switch.owner))
-        if any(known.version == 6 for known in switch.addresses):
-            yield _NO_SOURCE(cookie(switch.owner))
-            yield _ADVERTISE(cookie(switch.owner))
+        return (flow for part in self.parts(switch) for flow in part.make(*part.inputs))
+
+    def parts(self, switch: Switch) -> Iterator[Part]:
+        """One for each address, and one that they share."""
+        asked = any(port.endpoint for port in switch.ports)
+        yield Part("shared", (switch.owner, asked, any(k.version == 6 for k in switch.addresses)), _shared)
         for known in switch.addresses:
-            yield from _known(known)
+            yield Part((known.tag, known.version, known.address), (known,), _known)
 
 
 APP = ArpNd()

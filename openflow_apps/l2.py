@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 
 from vswitchctl.model.flow import Flow
-from vswitchctl.model.switch import Switch, SwitchNetwork, SwitchPort
+from vswitchctl.model.state import Owner
+from vswitchctl.model.switch import KnownMac, NextHop, Switch, SwitchNetwork, SwitchPort
 from vswitchctl.pipeline.actions import (
     VID_PRESENT,
     Action,
@@ -22,6 +24,7 @@ from vswitchctl.pipeline.actions import (
     resubmit,
     set_vlan,
 )
+from vswitchctl.pipeline.app import Part
 from vswitchctl.pipeline.cookies import cookie
 from vswitchctl.pipeline.encode import MatchValue, Template, Var, flow
 from vswitchctl.pipeline.fields import ETH_DST, GROUP_BIT, IN_PORT, VLAN_VID, Field
@@ -52,6 +55,9 @@ FLOODED + 1 is a further part of a flood."""
 FLOOD_PORTS = 900
 """Ports in one flow of a flood: 40 to 72 bytes each, and a flow has 64 kB (ofp_header.length). Open vSwitch
 ends a packet's way after 4,096 resubmits (ofproto-dpif-xlate.c), so no more than that can be flooded to."""
+
+COPIES_KEPT = 1 << 14
+"""A flood is made anew whenever a port comes or goes, and but for that port of the same copies."""
 
 
 def _classify(tagged: bool, learn: bool, flood: bool, goto: Table) -> Template:
@@ -132,12 +138,32 @@ def _port(port: SwitchPort) -> Iterator[Flow]:
             yield _OUTPUT_TAGGED(mark, network=part.tag, port=port.ofport, vid=vid)
 
 
-def _unknown(port: SwitchPort, learning: Collection[int]) -> Iterator[Flow]:
-    """What such a port sends to nobody knows whom is counted before it is flooded."""
-    if port.limits is not None and port.limits.unknown_unicast is not None:
-        for part in port.memberships:
-            if part.tag in learning:
-                yield _LOOKUP_LIMITED(cookie(port.limits.owner), network=part.tag, port=port.ofport)
+def _unknown(port: SwitchPort, learning: Collection[int]) -> tuple[int, ...]:
+    """Tags of networks in which what the port sends to nobody knows whom is counted before it is flooded."""
+    if port.limits is None or port.limits.unknown_unicast is None:
+        return ()
+    return tuple(part.tag for part in port.memberships if part.tag in learning)
+
+
+def _of_port(port: SwitchPort, counted: Sequence[int]) -> Iterator[Flow]:
+    yield from _port(port)
+    for tag in counted:
+        if port.limits is not None:
+            yield _LOOKUP_LIMITED(cookie(port.limits.owner), network=tag, port=port.ofport)
+
+
+def _of_mac(known: KnownMac) -> Iterator[Flow]:
+    yield _LOOKUP(cookie(known.owner), network=known.tag, mac=known.mac, port=known.ofport)
+
+
+def _of_hop(hop: NextHop) -> Iterator[Flow]:
+    yield _LOOKUP_NEXT_HOP(cookie(hop.owner), network=hop.tag, mac=hop.mac, port=hop.ofport)
+
+
+def _shared(owner: Owner) -> Iterator[Flow]:
+    mark = cookie(owner)
+    yield _LOOKUP_GROUP(mark)
+    yield _FLOOD_FOUND(mark)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +190,7 @@ def _way(port: SwitchPort) -> Table:
     return QOS_TO if port.limits is not None and port.limits.limits_to else OUTPUT
 
 
+@lru_cache(maxsize=COPIES_KEPT)
 def _copy(port: int, by: Table, limited: bool) -> Sequence[Action]:
     """Limited: by a meter, at once or on the next bridge."""
     copy = (load(OUT_PORT, port), resubmit(by))
@@ -204,22 +231,22 @@ class L2:
 
     def compile(self, switch: Switch) -> Iterator[Flow]:
         """Every flow of one bridge's switching."""
+        return (flow for part in self.parts(switch) for flow in part.make(*part.inputs))
+
+    def parts(self, switch: Switch) -> Iterator[Part]:
+        """One for each port, network and MAC: a port that comes changes its own flows and its floods."""
         if switch.networks:
-            mark = cookie(switch.owner)
-            yield _LOOKUP_GROUP(mark)
-            yield _FLOOD_FOUND(mark)
-        for port in switch.ports:
-            yield from _port(port)
-        copies = _copies(switch.ports)
-        for network in switch.networks:
-            yield from _network(network, copies)
+            yield Part("shared", (switch.owner,), _shared)
         learning = {network.tag for network in switch.networks if network.learns}
         for port in switch.ports:
-            yield from _unknown(port, learning)
+            yield Part(("port", port.ofport), (port, _unknown(port, learning)), _of_port)
+        copies = _copies(switch.ports)
+        for network in switch.networks:
+            yield Part(("network", network.tag), (network, copies), _network)
         for known in switch.macs:
-            yield _LOOKUP(cookie(known.owner), network=known.tag, mac=known.mac, port=known.ofport)
+            yield Part((known.tag, known.mac), (known,), _of_mac)
         for hop in switch.next_hops:
-            yield _LOOKUP_NEXT_HOP(cookie(hop.owner), network=hop.tag, mac=hop.mac, port=hop.ofport)
+            yield Part(("hop", hop.tag, hop.version, hop.address), (hop,), _of_hop)
 
 
 APP = L2()

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from functools import cache
 
 from vswitchctl.model.flow import Flow
-from vswitchctl.model.switch import AllowedSource, PortSecurity, Prefix, Switch, SwitchPort
+from vswitchctl.model.state import Owner
+from vswitchctl.model.switch import AllowedSource, PortSecurity, Prefix, Switch
+from vswitchctl.pipeline.app import Part
 from vswitchctl.pipeline.cookies import cookie
 from vswitchctl.pipeline.encode import Match, Template, Var
 from vswitchctl.pipeline.fields import (
@@ -184,7 +186,14 @@ def _addresses(mark: int, port: int, source: AllowedSource) -> Iterator[Flow]:
         yield _fill(_address(IPV6_SRC, ETH_TYPE_IPV6, prefix[1]), mark, port, source.mac, prefix)
 
 
-def _port(port: SwitchPort, security: PortSecurity) -> Iterator[Flow]:
+def _shared(owner: Owner, by_address: bool) -> Iterator[Flow]:
+    mark = cookie(owner)
+    yield from (shape(mark) for shape in _SHARED)
+    if by_address:
+        yield from (shape(mark) for shape in _SHARED_ADDRESSES)
+
+
+def _port(port: int, security: PortSecurity) -> Iterator[Flow]:
     mark = cookie(security.owner)
     for source in security.sources:
         way = _BY_MAC if source.any_address else _BY_ADDRESS
@@ -193,8 +202,8 @@ def _port(port: SwitchPort, security: PortSecurity) -> Iterator[Flow]:
         shapes += way.dhcp if security.dhcp_server else ()
         shapes += way.router if security.router else ()
         for shape in shapes:
-            yield shape(mark, port=port.ofport, mac=source.mac)
-        yield from _addresses(mark, port.ofport, source)
+            yield shape(mark, port=port, mac=source.mac)
+        yield from _addresses(mark, port, source)
 
 
 @dataclass(frozen=True)
@@ -207,14 +216,16 @@ class PortSecurityApp:
 
     def compile(self, switch: Switch) -> Iterator[Flow]:
         """What each checked port may send, and what none may."""
-        checked = [(port, port.security) for port in switch.ports if port.security is not None]
-        mark = cookie(switch.owner)
+        return (flow for part in self.parts(switch) for flow in part.make(*part.inputs))
+
+    def parts(self, switch: Switch) -> Iterator[Part]:
+        """One for each checked port, and one that they share."""
+        checked = [(port.ofport, port.security) for port in switch.ports if port.security is not None]
         if checked:
-            yield from (shape(mark) for shape in _SHARED)
-        if any(not source.any_address for _, security in checked for source in security.sources):
-            yield from (shape(mark) for shape in _SHARED_ADDRESSES)
-        for port, security in checked:
-            yield from _port(port, security)
+            by_address = any(not source.any_address for _, security in checked for source in security.sources)
+            yield Part("shared", (switch.owner, by_address), _shared)
+        for inputs in checked:
+            yield Part(inputs[0], inputs, _port)
 
 
 APP = PortSecurityApp()

@@ -8,7 +8,7 @@ import pytest
 
 from vswitchctl.compiler.compile import compile_topology
 from vswitchctl.compiler.endpoints import mac_number
-from vswitchctl.compiler.switching import compile_switches
+from vswitchctl.compiler.switching import compile_switches, numbered_ports
 from vswitchctl.compiler.wiring import compile_wiring
 from vswitchctl.model.flow import FlowTable
 from vswitchctl.model.intent import Stored, allocate_tags, allocate_zones
@@ -74,7 +74,9 @@ def flows(of: Topology, facts: Facts) -> dict[str, FlowTable]:
 
 def switches(of: Topology) -> dict[str, Switch]:
     facts = numbered(of, Facts())
-    found = compile_switches(of, stored(of).tags, {}, {}, {}, compile_wiring(of, facts), facts)
+    found = compile_switches(
+        of, stored(of).tags, {}, {}, {}, numbered_ports(compile_wiring(of, facts), facts)
+    )
     return {switch.name: switch for switch in found}
 
 

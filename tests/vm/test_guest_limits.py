@@ -96,7 +96,7 @@ def from_guest(host: Hypervisor, guest: Console) -> float:
 
 @pytest.mark.timeout(240)
 def test_a_guest_gets_and_sends_what_its_limits_say(host: Hypervisor, stack: HypervisorStack) -> None:
-    """Without them it does more, so it is they that hold it; put on a guest that runs, and after a restart."""
+    """Without them it does more; they hold on a guest that runs, and after a restart."""
     host.define("a1", Nic(MAC, f"{GUEST}/24"))
     guest = host.boot("a1")
     stack.apply_text(FREE)

@@ -14,8 +14,8 @@ from typing import Any
 from vswitchctl.compiler.collecting import without_collecting
 from vswitchctl.compiler.flows import FlowCompiler
 from vswitchctl.compiler.policy import AclSets, set_numbers
-from vswitchctl.compiler.switching import compile_switches, covered, unnumbered
-from vswitchctl.compiler.wiring import Wiring, compile_wiring
+from vswitchctl.compiler.switching import Numbered, SwitchCompiler, covered, numbered_ports, unnumbered
+from vswitchctl.compiler.wiring import Wiring, WiringCompiler
 from vswitchctl.errors import InternalError
 from vswitchctl.latest import Latest, Steady, same
 from vswitchctl.model.flow import PartedTable
@@ -59,9 +59,10 @@ class TopologyCompiler:
         self._same_facts = Steady[Facts]()
         self._same_tags, self._same_zones = Steady[Mapping[str, int]](), Steady[Mapping[str, int]]()
         self._same_meters = Steady[Mapping[str, int]]()
-        self._wiring = Latest(compile_wiring)
+        self._wiring = WiringCompiler()
+        self._numbered, self._same_numbered = Latest(numbered_ports), Steady[tuple[Numbered, ...]]()
         self._set_numbers = Latest(set_numbers)
-        self._switches = Latest(compile_switches)
+        self._switches = Latest(SwitchCompiler().compile)
         self._acl_sets = AclSets()
         self._coverage = Steady[Mapping[int, Coverage]]()
         self._covered = Latest(covered)
@@ -75,11 +76,12 @@ class TopologyCompiler:
         """The desired state; parts of it that did not change are the objects they were."""
         layout, policy = self._layout_of(stored.topology)
         own = self._same_facts(self._facts(layout, *_inputs(facts)))
-        wiring = self._wiring(layout, own)
+        wiring = self._wiring.compile(layout, own)
+        ports = self._same_numbered(self._numbered(wiring, own))
         numbers = self._set_numbers(layout)
         tags, zones = self._same_tags(stored.tags), self._same_zones(stored.zones)
         meters = self._same_meters(stored.meters)
-        bare = self._switches(layout, tags, zones, meters, numbers, wiring, own)
+        bare = self._switches(layout, tags, zones, meters, numbers, ports)
         acl_sets = self._acl_sets(stored.topology, numbers)
         switches = self._covered(bare, self._coverage({s.number: s.coverage for s in acl_sets}))
         metered = self._compile_meters(bare)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 
-from vswitchctl.model.domains import Vif, VifKey
+from vswitchctl.latest import Latest, Steady
+from vswitchctl.model.domains import Vif, VifKey, VmFacts
 from vswitchctl.model.state import (
     ROOT,
     Facts,
@@ -81,11 +83,41 @@ def link_kind(topology: Topology, link: Link, facts: Facts) -> str:
 
 def compile_wiring(topology: Topology, facts: Facts) -> Wiring:
     """Every device of a valid topology on this host."""
-    build = _Wiring(topology, facts)
+    return WiringCompiler().compile(topology, facts)
+
+
+class WiringCompiler:
+    """Compiles one topology's devices again and again: what no TAP decides is the same while it can be."""
+
+    def __init__(self) -> None:
+        self._fixed, self._whole = Latest(_fixed), Latest(_with_taps)
+        self._same_bridges, self._same_vms = Steady[frozenset[str]](), Steady[VmFacts]()
+
+    def compile(self, topology: Topology, facts: Facts) -> Wiring:
+        """See `compile_wiring`."""
+        fixed = self._fixed(topology, facts.system_datapath, self._same_bridges(facts.linux_bridges))
+        return self._whole(fixed, self._same_vms(facts.vms))
+
+
+def _fixed(topology: Topology, system_datapath: bool, linux_bridges: frozenset[str]) -> _Wiring:
+    """All but what leads to virtual machines."""
+    build = _Wiring(topology, Facts(system_datapath=system_datapath, linux_bridges=linux_bridges))
     for name, node in topology.nodes.items():
         build.node(name, node)
     for link in topology.links:
         build.link(link)
+    return build
+
+
+def _with_taps(fixed: _Wiring, vms: VmFacts) -> Wiring:
+    """And that. Whatever has no TAP in it is shared with `fixed`, which nobody alters any more."""
+    build = copy(fixed)
+    build.facts = replace(fixed.facts, vms=vms)
+    build.netlink = replace(fixed.netlink, taps={})
+    build.ovs = replace(fixed.ovs, ports=dict(fixed.ovs.ports))
+    build.ports, build.remarks = dict(fixed.ports), dict(fixed.remarks)
+    for link, owner in fixed.tap_links:
+        build.tap(link, owner)
     return Wiring(build.netlink, build.ovs, build.ports, build.remarks)
 
 
@@ -106,6 +138,7 @@ class _Wiring:
         self.ovs = OvsState()
         self.ports: dict[tuple[str, str], PortKey] = {}
         self.remarks: dict[Owner, Remark] = {}
+        self.tap_links: list[tuple[Link, Owner]] = []
         # A userspace datapath takes a partial checksum for a wrong one, wherever the frame entered.
         self.tx_checksum = all(
             datapath_type(node, facts) == "system"
@@ -149,7 +182,7 @@ class _Wiring:
         if kind == "uplink":
             self._uplink(link, owner)
         elif kind == "tap":
-            self._tap(link, owner)
+            self.tap_links.append((link, owner))
         elif kind == "patch":
             self._patch(link, owner)
         else:
@@ -173,7 +206,7 @@ class _Wiring:
             if isinstance(node, Uplink):
                 self._port(other, end, node.interface, OvsPortSpec(owner))
 
-    def _tap(self, link: Link, owner: Owner) -> None:
+    def tap(self, link: Link, owner: Owner) -> None:
         """libvirt makes the TAP; it is taken from where libvirt put it, and becomes our port."""
         for end, other in (link.ends, link.ends[::-1]):
             name, mac = split_end(end)
