@@ -25,7 +25,7 @@ from vswitchctl.model.intent import Intent
 from vswitchctl.model.plan import Change
 from vswitchctl.model.state import DesiredState, Facts, ObservedNetlink, ObservedOvs, Owner
 from vswitchctl.reconcile.backoff import BackOff
-from vswitchctl.reconcile.plan import WiringPlan, plan_wiring, stale_ports
+from vswitchctl.reconcile.plan import WiringPlan, WiringPlanner, stale_ports
 from vswitchctl.reconcile.protocol import (
     Domains,
     IntentStore,
@@ -105,7 +105,7 @@ class Loop:
         self._ahead: dict[str, Future[ObservedFlows]] = {}
         self._looked_ahead = False
         self._settled: dict[str, PartedTable] = {}
-        self._wiring, self._stale_ports = Latest(plan_wiring), Latest(stale_ports)
+        self._wiring, self._stale_ports = Latest(WiringPlanner().plan), Latest(stale_ports)
         self._facts = Latest(Facts)
         self._same_vms, self._same_bridges = Steady[VmFacts](), Steady[frozenset[str]]()
         self._backoff = BackOff()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any
 
+from vswitchctl.latest import Latest
 from vswitchctl.model.plan import Action, Change, Kind
 from vswitchctl.model.state import NetlinkState, ObservedNetlink, ObservedOvs, OvsState, Owner
 from vswitchctl.reconcile.delta import Delta, diff
@@ -37,18 +39,36 @@ def plan_wiring(
     desired_netlink: NetlinkState, desired_ovs: OvsState, netlink: ObservedNetlink, ovs: ObservedOvs
 ) -> WiringPlan:
     """Every device change that makes the observed state the desired one."""
-    observed = _with_broken(netlink)
-    links = [
-        *_changes(Kind.NAMESPACE, desired_netlink.namespaces, observed.namespaces),
-        *_changes(Kind.LINUX_BRIDGE, desired_netlink.linux_bridges, observed.linux_bridges),
-        *_changes(Kind.VETH, desired_netlink.veths, observed.veths),
-        *_changes(Kind.TAP, desired_netlink.taps, observed.taps),
-        *_changes(Kind.TUN, desired_netlink.tuns, observed.tuns),
-    ]
-    ports = [
-        *_changes(Kind.BRIDGE, desired_ovs.bridges, ovs.owned.bridges),
-        *_changes(Kind.PORT, desired_ovs.ports, ovs.owned.ports),
-    ]
+    return WiringPlanner().plan(desired_netlink, desired_ovs, netlink, ovs)
+
+
+class WiringPlanner:
+    """Plans again and again: a kind of which both sides are the same objects as before is not compared."""
+
+    def __init__(self) -> None:
+        self._changes = {kind: Latest(partial(_changes, kind)) for kind in Kind}
+
+    def plan(
+        self, desired_netlink: NetlinkState, desired_ovs: OvsState, netlink: ObservedNetlink, ovs: ObservedOvs
+    ) -> WiringPlan:
+        """See `plan_wiring`."""
+        observed = _with_broken(netlink)
+        changes = self._changes
+        links = [
+            *changes[Kind.NAMESPACE](desired_netlink.namespaces, observed.namespaces),
+            *changes[Kind.LINUX_BRIDGE](desired_netlink.linux_bridges, observed.linux_bridges),
+            *changes[Kind.VETH](desired_netlink.veths, observed.veths),
+            *changes[Kind.TAP](desired_netlink.taps, observed.taps),
+            *changes[Kind.TUN](desired_netlink.tuns, observed.tuns),
+        ]
+        ports = [
+            *changes[Kind.BRIDGE](desired_ovs.bridges, ovs.owned.bridges),
+            *changes[Kind.PORT](desired_ovs.ports, ovs.owned.ports),
+        ]
+        return _ordered(links, ports)
+
+
+def _ordered(links: Sequence[Change], ports: Sequence[Change]) -> WiringPlan:
     arriving = {change.key.name for change in ports if _is_port(change, Action.ADD)}
     leaving = [c for c in ports if c.action is Action.REMOVE]
     moving = [c for c in leaving if _is_port(c, Action.REMOVE) and c.key.name in arriving]
@@ -87,11 +107,17 @@ def _is_port(change: Change, action: Action) -> bool:
 def _with_broken(netlink: ObservedNetlink) -> NetlinkState:
     """A pair with an end missing stands as something that equals no spec, so it is changed or removed."""
     owned = netlink.owned
+    if not netlink.broken:
+        return owned
     veths: dict[str, Any] = {**owned.veths, **netlink.broken}
     return NetlinkState(owned.namespaces, owned.linux_bridges, veths, owned.taps, owned.tuns)
 
 
-def _changes(kind: Kind, desired: Mapping[Any, Any], observed: Mapping[Any, Any]) -> Iterator[Change]:
+def _changes(kind: Kind, desired: Mapping[Any, Any], observed: Mapping[Any, Any]) -> tuple[Change, ...]:
+    return tuple(_differences(kind, desired, observed))
+
+
+def _differences(kind: Kind, desired: Mapping[Any, Any], observed: Mapping[Any, Any]) -> Iterator[Change]:
     delta: Delta[Hashable, Any] = diff(desired, observed)
     for key, value in delta.add.items():
         yield Change(kind, Action.ADD, key, value.owner, value, None, "declared, not there")

@@ -195,17 +195,18 @@ class Channel:
                 raise
             raise ApplyError("the kernel's answers to netlink requests did not fit the buffer") from error
 
-    def drain(self, concerns: Callable[[int, bytes], bool]) -> bool:
-        """Take all waiting events; whether one (type, body) concerns us, or the kernel had to drop some."""
-        found = False
+    def drain(self, look: Callable[[int, bytes], None]) -> bool:
+        """Take all waiting events, and look at each (type, body); whether the kernel had to drop some."""
+        dropped = False
         while True:
             try:
                 data = self.events.recv(RECEIVE)
             except BlockingIOError:
-                return found
+                return dropped
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                found = True
+                dropped = True
                 continue
-            found = found or any(concerns(kind, body) for kind, _, _, body in messages(data))
+            for kind, _, _, body in messages(data):
+                look(kind, body)

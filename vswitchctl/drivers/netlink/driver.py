@@ -15,8 +15,8 @@ from vswitchctl.drivers.netlink import kernel
 from vswitchctl.drivers.netlink.channel import ROOT_EVENTS, Channel, in_thread
 from vswitchctl.drivers.netlink.host import Host
 from vswitchctl.drivers.netlink.message import get_nsid
-from vswitchctl.drivers.netlink.parse import ingress_of, parse_nsid
-from vswitchctl.drivers.netlink.reader import assemble, concerns, read_contents
+from vswitchctl.drivers.netlink.parse import head, ingress_of, parse_nsid
+from vswitchctl.drivers.netlink.reader import Assembler, concerns, read_contents, read_taps
 from vswitchctl.drivers.netlink.remover import Remover
 from vswitchctl.drivers.netlink.watch import URGENT, Mounts, Watch
 from vswitchctl.drivers.netlink.writer import Writer
@@ -33,6 +33,11 @@ namespace has such a name."""
 NO_NAMESPACE = frozenset({errno.ENOENT, errno.EINVAL})
 """Errors of open(2) and setns(2) for a name that is gone, or that stands for something else."""
 
+
+LINK_EVENTS = (rtnl.RTM_NEWLINK, rtnl.RTM_DELLINK)
+
+FEW_LINKS = 64
+"""Up to so many are read one by one: each is a system call, and reading hundreds at once costs as much."""
 
 GOING_SECONDS = 0.3
 """How long a name of ours without its namespace is taken for one that somebody is about to remove."""
@@ -58,6 +63,8 @@ class NetlinkDriver:
         self._foreign: dict[str, tuple[int, int]] = {}
         self._going: dict[str, float] = {}
         self._dirty: set[str] = {ROOT, DIRECTORY}
+        self._dirty_links: set[int] = set()
+        self._assembler = Assembler()
         self._observed: ObservedNetlink | None = None
         self._news = False
         self._closing = False
@@ -101,9 +108,9 @@ class NetlinkDriver:
             if self._news:
                 # The thread finds no event any more, and whoever waits for on_change would miss this one.
                 self._wake()
-            if self._dirty or self._observed is None:
+            if self._dirty or self._dirty_links or self._observed is None:
                 self._refresh()
-                observed = assemble(self._host.contents, self._host.names)
+                observed = self._assembler.assemble(self._host.contents, self._host.names)
                 self._observed = self._observed if observed == self._observed else observed
             return self._observed
 
@@ -131,7 +138,7 @@ class NetlinkDriver:
                 for name in self._host.dropped:
                     self._forget(name)
                 self._host.dropped.clear()
-                self._dirty |= work.touched | {DIRECTORY}
+                self._touched(changes, work.touched)
             return [*early, *work.failures()]
 
     def ingress_filtered(self) -> frozenset[str]:
@@ -188,13 +195,32 @@ class NetlinkDriver:
 
     def _drain(self, name: str) -> None:
         contents = self._host.contents.get(name)
-        dirty = name in self._dirty
-        if self._host.channels[name].drain(lambda kind, body: not dirty and concerns(contents, kind, body)):
+        links: set[int] = set()
+
+        def look(kind: int, body: bytes) -> None:
+            if name in self._dirty or not concerns(contents, kind, body):
+                return
+            if name == ROOT and kind in LINK_EVENTS:
+                links.add(head(body)[1])
+            else:
+                self._mark(name)
+
+        if self._host.channels[name].drain(look):
             self._mark(name)
+        self._news = self._news or not links <= self._dirty_links
+        self._dirty_links |= links
 
     def _mark(self, name: str) -> None:
         self._news = self._news or name not in self._dirty
         self._dirty.add(name)
+
+    def _touched(self, changes: Sequence[Change], namespaces: set[str]) -> None:
+        """What we changed ourselves is read again; where that is TAPs, these alone."""
+        links = self._host.contents[ROOT].links
+        if all(change.kind is Kind.TAP and change.key in links for change in changes):
+            self._dirty_links |= {links[change.key].index for change in changes}
+        else:
+            self._dirty |= namespaces | {DIRECTORY}
 
     def _names_changed(self) -> None:
         for name, went in self._directory.names():
@@ -250,14 +276,27 @@ class NetlinkDriver:
 
     def _refresh(self) -> None:
         dirty, self._dirty = self._dirty, set()
+        links, self._dirty_links = self._dirty_links, set()
         try:
             if DIRECTORY in dirty:
                 dirty |= self._find_namespaces()
+            if links and ROOT not in dirty and not self._read_taps(links):
+                dirty.add(ROOT)
             for name in dirty & self._host.channels.keys():
                 self._read(name)
         except BaseException:
             self._dirty |= dirty
+            self._dirty_links |= links
             raise
+
+    def _read_taps(self, indexes: Collection[int]) -> bool:
+        """Read these devices of the root namespace alone, where that is enough."""
+        if len(indexes) > FEW_LINKS:
+            return False
+        found = read_taps(self._host.channels[ROOT], self._host.contents[ROOT], indexes)
+        if found is not None:
+            self._host.contents[ROOT] = found
+        return found is not None
 
     def _read(self, name: str) -> None:
         channel = self._host.channels[name]

@@ -239,6 +239,12 @@ def get_nsid(descriptor: int) -> bytes:
     return _message(rtnl.RTM_GETNSID, 0, bytes(4) + _u32(NETNSA["NETNSA_FD"], descriptor))
 
 
+def get_link(index: int) -> bytes:
+    """Ask for one device; `parse_link` reads the answer."""
+    body = LINK.pack(0, 0, index, 0, 0) + _u32(IFLA["IFLA_EXT_MASK"], RTEXT_FILTER_SKIP_STATS)
+    return _message(rtnl.RTM_GETLINK, 0, body)
+
+
 def dump(kind: int) -> bytes:
     """Ask for every link (RTM_GETLINK), address, route or qdisc (RTM_GETADDR, RTM_GETROUTE, RTM_GETQDISC)."""
     body = bytes(QDISC.size if kind == rtnl.RTM_GETQDISC else LINK.size)

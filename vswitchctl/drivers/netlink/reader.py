@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pyroute2.netlink import rtnl
 
 from vswitchctl.drivers.netlink import kernel
 from vswitchctl.drivers.netlink.channel import Channel, within
-from vswitchctl.drivers.netlink.message import LO_INDEX
+from vswitchctl.drivers.netlink.message import LO_INDEX, get_link
 from vswitchctl.drivers.netlink.parse import (
     TAP,
     Link,
@@ -22,6 +23,7 @@ from vswitchctl.drivers.netlink.parse import (
     parse_link,
     parse_route,
 )
+from vswitchctl.errors import ApplyError
 from vswitchctl.model.state import (
     ROOT,
     ROUTE_PROTOCOL,
@@ -45,6 +47,7 @@ class Contents:
 
     nsid: its id in the driver's namespace. unchecksummed: ifindexes of our veth ends without TX offload.
     forwarding: it forwards IPv4 and IPv6; asked only where there is a TUN device of ours.
+    but_taps: the same object as long as nothing but TAPs is read again.
     """
 
     links: dict[str, Link] = field(default_factory=dict)
@@ -54,6 +57,7 @@ class Contents:
     nsid: int | None = None
     by_index: dict[int, Link] = field(default_factory=dict)
     forwarding: bool = False
+    but_taps: object = field(default_factory=object, compare=False)
 
     @property
     def owner(self) -> Owner | None:
@@ -100,6 +104,31 @@ def read_contents(channel: Channel, namespace: str) -> Contents:
         by_index=by_index,
         forwarding=has_tun and _forwards(namespace),
     )
+
+
+def read_taps(channel: Channel, before: Contents, indexes: Iterable[int]) -> Contents | None:
+    """The root namespace with these devices read again; None where one of them is or was no TAP.
+
+    A TAP has neither an address nor another end that we look at, so all else stays.
+    """
+    by_index = dict(before.by_index)
+    for index in indexes:
+        former, link = by_index.pop(index, None), _read_link(channel, index)
+        if any(one is not None and (one.kind != TAP or one.tun) for one in (former, link)):
+            return None
+        if link is not None:
+            by_index[index] = link
+    return replace(before, by_index=by_index, links={link.name: link for link in by_index.values()})
+
+
+def _read_link(channel: Channel, index: int) -> Link | None:
+    """None where it is gone. Raises ApplyError."""
+    try:
+        return parse_link(channel.ask(get_link(index)))
+    except OSError as error:
+        if error.errno == errno.ENODEV:
+            return None
+        raise ApplyError(f"the kernel does not show a device: {error.strerror}") from error
 
 
 def _tx_checksum(channel: Channel, link: Link) -> bool:
@@ -199,15 +228,60 @@ def _unmarked_peers(ends: Sequence[Place], contents: Mapping[str, Contents]) -> 
             yield Place(ROOT, link)
 
 
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Veth pairs of ours, by their owner's text. ends: devices that are ours though they have no mark."""
+
+    whole: dict[str, VethSpec]
+    broken: dict[str, tuple[VethEnd, ...]]
+    ends: dict[str, Owner | None]
+
+
+def pairs(contents: Mapping[str, Contents]) -> Pairs:
+    """Those whose ends are in these namespaces."""
+    found = Pairs({}, {}, {})
+    for key, ends in ends_by_owner(contents).items():
+        specs = tuple(contents[end.namespace].end(end.namespace, end.link) for end in ends)
+        owner = ends[0].link.owner
+        whole = len(ends) == 2 and are_peers(ends[0], ends[1], contents)
+        if owner is not None and whole and all(end.link.up for end in ends):
+            found.whole[key] = VethSpec(owner, *specs)
+        else:
+            found.broken[key] = specs
+            # The other end of what is ours is ours, though its mark is gone.
+            found.ends.update((end.link.name, owner) for end in _unmarked_peers(ends, contents))
+    return found
+
+
+class Assembler:
+    """Puts the state of the host together again and again; while only TAPs change, pairs stay as they are."""
+
+    def __init__(self) -> None:
+        self._known: tuple[tuple[object, ...], Pairs] | None = None
+
+    def assemble(
+        self, contents: Mapping[str, Contents], names: Mapping[str, Owner | None]
+    ) -> ObservedNetlink:
+        """See `assemble`."""
+        inputs = (*contents, *(inside.but_taps for inside in contents.values()))
+        if self._known is None or self._known[0] != inputs:
+            self._known = inputs, pairs(contents)
+        return _assemble(contents, names, self._known[1])
+
+
 def assemble(contents: Mapping[str, Contents], names: Mapping[str, Owner | None]) -> ObservedNetlink:
     """The state of the host from that of its namespaces.
 
     names: further ones under /run/netns, and whose they are: others', or ours but nothing mounted on them.
     """
+    return _assemble(contents, names, pairs(contents))
+
+
+def _assemble(
+    contents: Mapping[str, Contents], names: Mapping[str, Owner | None], veths: Pairs
+) -> ObservedNetlink:
     root = contents[ROOT]
-    state = NetlinkState(namespaces=_namespaces(contents, names))
-    broken: dict[str, tuple[VethEnd, ...]] = {}
-    devices = {link.name: link.owner for link in root.links.values()}
+    state = NetlinkState(namespaces=_namespaces(contents, names), veths=veths.whole)
     for link in root.links.values():
         if link.kind == "bridge" and (owner := link.owner) is not None:
             state.linux_bridges[link.name] = LinuxBridgeSpec(
@@ -219,32 +293,12 @@ def assemble(contents: Mapping[str, Contents], names: Mapping[str, Owner | None]
         if mark is not None:
             state.taps[name] = TapSpec(*mark, master=bridge, up=root.links[name].up)
     for namespace, inside in contents.items():
-        for link in inside.links.values() if namespace != ROOT else ():
-            if link.tun is not None and link.marked is not None:
-                state.tuns[namespace] = TunSpec(
-                    link.marked,
-                    link.name,
-                    link.mtu,
-                    inside.addresses.get(link.index, frozenset()),
-                    link.tun.user,
-                    up=link.up,
-                    kept=link.tun.kept,
-                    forwarding=inside.forwarding,
-                )
-    for key, ends in ends_by_owner(contents).items():
-        specs = tuple(contents[end.namespace].end(end.namespace, end.link) for end in ends)
-        owner = ends[0].link.owner
-        whole = len(ends) == 2 and are_peers(ends[0], ends[1], contents)
-        if owner is not None and whole and all(end.link.up for end in ends):
-            state.veths[key] = VethSpec(owner, *specs)
-        else:
-            broken[key] = specs
-            # The other end of what is ours is ours, though its mark is gone.
-            devices.update((end.link.name, owner) for end in _unmarked_peers(ends, contents))
+        if namespace != ROOT:
+            state.tuns.update((namespace, tun) for tun in _tuns(inside))
     return ObservedNetlink(
         owned=state,
-        broken=broken,
-        devices=devices,
+        broken=veths.broken,
+        devices={link.name: link.owner for link in root.links.values()} | veths.ends,
         namespaces={**{name: spec.owner for name, spec in state.namespaces.items()}, **names},
         unopened=frozenset(link.name for link in root.links.values() if not link.promiscuous),
         taps=taps,
@@ -252,6 +306,21 @@ def assemble(contents: Mapping[str, Contents], names: Mapping[str, Owner | None]
             link.name for link in root.links.values() if link.kind == "bridge" and link.owner is None
         ),
     )
+
+
+def _tuns(inside: Contents) -> Iterator[TunSpec]:
+    for link in inside.links.values():
+        if link.tun is not None and link.marked is not None:
+            yield TunSpec(
+                link.marked,
+                link.name,
+                link.mtu,
+                inside.addresses.get(link.index, frozenset()),
+                link.tun.user,
+                up=link.up,
+                kept=link.tun.kept,
+                forwarding=inside.forwarding,
+            )
 
 
 def _bridge_of(contents: Contents, link: Link) -> str:
