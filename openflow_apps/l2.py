@@ -5,7 +5,7 @@ Tables classify, l2_lookup, flood and output. A frame that no flow names is drop
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -171,15 +171,20 @@ class _Copies:
     """What a flood must know of ports. ways: where a copy goes, if not to output."""
 
     ways: Mapping[int, Table]
-    limited: Set[int]
-    rejecting: Set[int]
+    limited: frozenset[int]
+    rejecting: frozenset[int]
+
+    def of(self, ports: Collection[int]) -> _Copies:
+        """What the flood to these must know."""
+        ways = {port: self.ways[port] for port in ports if port in self.ways}
+        return _Copies(ways, self.limited.intersection(ports), self.rejecting.intersection(ports))
 
 
 def _copies(ports: Sequence[SwitchPort]) -> _Copies:
     return _Copies(
         {port.ofport: _way(port) for port in ports},
-        {port.ofport for port in ports if port.limits is not None and port.limits.limits_to},
-        {port.ofport for port in ports if port.acl is not None and port.acl.coverage.rejects_in},
+        frozenset(port.ofport for port in ports if port.limits is not None and port.limits.limits_to),
+        frozenset(port.ofport for port in ports if port.acl is not None and port.acl.coverage.rejects_in),
     )
 
 
@@ -242,7 +247,7 @@ class L2:
             yield Part(("port", port.ofport), (port, _unknown(port, learning)), _of_port)
         copies = _copies(switch.ports)
         for network in switch.networks:
-            yield Part(("network", network.tag), (network, copies), _network)
+            yield Part(("network", network.tag), (network, copies.of(network.flood)), _network)
         for known in switch.macs:
             yield Part((known.tag, known.mac), (known,), _of_mac)
         for hop in switch.next_hops:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 from instances import run, unique
@@ -72,6 +74,46 @@ def test_nothing_is_read_where_nothing_happened(host: Host, web: str) -> None:
     before = quiet(host)
     run("ip", "-n", foreign, "link", "set", "lo", "up")
     assert host.driver.read() is before
+
+
+TAPS: dict[str, tuple[str, ...]] = {
+    "added": ("tuntap", "add", "{tap}", "mode", "tap"),
+    "gone": ("link", "del", "{tap}"),
+    "up": ("link", "set", "{tap}", "up"),
+    "down": ("link", "set", "{tap}", "down"),
+    "plugged": ("link", "set", "{tap}", "master", "lan0"),
+    "unplugged": ("link", "set", "{tap}", "nomaster"),
+    "marked": ("link", "set", "{tap}", "alias", "vswitchctl:t/links/x lan0"),
+    "unmarked": ("link", "set", "{tap}", "alias", ""),
+    "renamed": ("link", "set", "{tap}", "name", "renamed"),
+    "named back": ("link", "set", "renamed", "name", "{tap}"),
+    "of another kind": ("link", "add", "{tap}", "type", "bridge"),
+    "end of a pair": ("link", "set", "web", "nomaster"),
+    "promiscuous": ("link", "set", "{tap}", "promisc", "on"),
+}
+
+
+def test_what_is_read_of_taps_alone_is_what_a_fresh_look_sees(host: Host, web: str) -> None:
+    """Whatever happens to them, and to others beside them; some of it fails, which is no event."""
+    random = Random(11)
+    for _ in range(30):
+        for _ in range(random.randrange(1, 4)):
+            event, tap = random.choice(list(TAPS)), random.choice(("tap0", "tap1"))
+            with contextlib.suppress(AssertionError):
+                host.ip(*(word.format(tap=tap) for word in TAPS[event]))
+        fresh = host.new_driver()
+        try:
+            until(lambda other=fresh: host.driver.read() == other.read(), "both see the same")
+        finally:
+            fresh.close()
+
+
+def test_a_tap_that_comes_leaves_pairs_the_objects_they_were(host: Host, web: str) -> None:
+    quiet(host)
+    before = host.driver.read()
+    host.ip("tuntap", "add", "tap0", "mode", "tap")
+    until(lambda: "tap0" in host.driver.read().taps, "it is seen")
+    assert host.driver.read().owned.veths is before.owned.veths
 
 
 def test_a_change_is_told_also_while_others_read(host: Host, web: str) -> None:

@@ -17,9 +17,10 @@ from vswitchctl.compiler.compile import Compiler, compile_topology, provisional
 from vswitchctl.compiler.flows import FlowCompiler
 from vswitchctl.errors import InternalError
 from vswitchctl.latest import Latest, Steady
+from vswitchctl.model.domains import Vif, VifKey, VmFacts
 from vswitchctl.model.flow import Flow, PartedTable, cookie
 from vswitchctl.model.intent import PolicyChange, Stored, allocate_meters, allocate_tags, allocate_zones
-from vswitchctl.model.state import DesiredState, Facts, Owner
+from vswitchctl.model.state import DesiredState, Facts, Owner, PortKey
 from vswitchctl.model.switch import Switch
 from vswitchctl.model.topology import Topology
 from vswitchctl.pipeline.app import Part, PartedApp, ReadingApp, load_apps
@@ -91,10 +92,59 @@ def test_so_it_does_when_ports_come_and_go(seed: int) -> None:
     facts, apps = numbered(topology), load_apps()
     again = Compiler(apps)
     for _ in range(5):
-        known = {key: n for key, n in facts.ofports.items() if random.random() < 0.8}
+        moved = random.choice([0, 0, 1000])
+        known = {key: n + moved for key, n in facts.ofports.items() if random.random() < 0.8}
         some = Facts(known, facts.system_datapath)
         intent = {topology.name: stored(topology)}
         assert alike(again.compile(intent, some), Compiler(apps).compile(intent, some))
+
+
+def plugged(*names: str) -> VmFacts:
+    """The guests of topologies/guests.yaml; those named run."""
+    vifs = {}
+    for number, name in enumerate(("red-guest", "blue-guest"), 1):
+        device = f"vnet{number}" if name in names else ""
+        status: Any = "in-sync" if device else "pending"
+        mac = f"52:54:00:51:00:0{number}"
+        vifs[VifKey(name, mac)] = Vif(device=device, vm=f"u-{number}", interface_id=name, status=status)
+    return VmFacts(vifs, frozenset({"red-guest", "blue-guest"}))
+
+
+@pytest.fixture(scope="module")
+def guests() -> dict[str, Stored]:
+    topology = load(Path(__file__).parents[2] / "topologies/guests.yaml").require()
+    return {"guests": replace(stored(topology), meters=allocate_meters(topology, {}))}
+
+
+def test_taps_that_come_and_go_give_what_one_compile_gives(guests: dict[str, Stored]) -> None:
+    again, random = Compiler(load_apps()), Random(3)
+    for _ in range(40):
+        vms = plugged(*random.sample(("red-guest", "blue-guest"), random.randrange(3)))
+        ports = Compiler(load_apps()).compile(guests, Facts(vms=vms)).ovs.ports
+        numbers = {key: len(key.name) * 100 + at for at, key in enumerate(sorted(ports))}
+        known = {key: n for key, n in numbers.items() if random.random() < 0.9}
+        facts = Facts(known, vms=vms)
+        assert alike(again.compile(guests, facts), Compiler(load_apps()).compile(guests, facts))
+
+
+def test_a_tap_that_comes_changes_its_own_flows_and_its_network_s_flood(guests: dict[str, Stored]) -> None:
+    again = Compiler(load_apps())
+    first = again.compile(guests, Facts())
+    others = {key: at for at, key in enumerate(first.ovs.ports, 1)}
+    before = again.compile(guests, Facts(others, vms=plugged()))
+    tap = PortKey("br-vm", "vnet1")
+    there = again.compile(guests, Facts(others, vms=plugged("red-guest")))
+    assert there.netlink.veths is before.netlink.veths
+    assert there.netlink.taps.keys() == {"vnet1"}
+    same = there.flows["br-vm"].changed_since(before.flows["br-vm"])
+    assert same == ({}, {}), "without a number it has no flow"
+    after = again.compile(guests, Facts({**others, tap: 99}, vms=plugged("red-guest")))
+    was, now = after.flows["br-vm"].changed_since(before.flows["br-vm"])
+    entities = {"interfaces/red-guest:52:54:00:51:00:01", "links/br-vm--red-guest:52:54:00:51:00:01"}
+    shared = {"networks/red-lan", "nodes/br-vm", "acls/guest"}
+    owners = {resolve(cookie(value), after.cookies) for value in (*was.values(), *now.values())}
+    assert {found[0].entity for found in owners if found} <= entities | shared
+    assert entities <= {found[0].entity for found in owners if found}
 
 
 @SLOW
