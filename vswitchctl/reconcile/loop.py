@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -336,11 +336,14 @@ class Loop:
         now = time.monotonic()
         return [change for change in changes if not self._backoff.waiting(change.owner, now)]
 
-    def note(self, failures: Mapping[Owner, str], tried: Iterable[Owner]) -> None:
+    def note(self, failures: Mapping[Owner, str], tried: Iterable[Owner], overtaken: Set[Owner]) -> None:
+        """overtaken: of those that failed, whose turn is the next pass, for another thing is to be done."""
         now = time.monotonic()
-        for owner in set(tried) - failures.keys():
+        for owner in (set(tried) - failures.keys()) | overtaken:
             self._backoff.succeeded(owner)
-        for owner in failures:
+        if overtaken:
+            self.mark()
+        for owner in failures.keys() - overtaken:
             if not self._backoff.waiting(owner, now):
                 self._backoff.failed(owner, now)
 

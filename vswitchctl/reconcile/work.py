@@ -56,6 +56,10 @@ class Outcome:
     remarks: Mapping[Owner, Remark] = field(default_factory=dict)
 
 
+def _what(change: Change) -> tuple[object, ...]:
+    return change.kind, change.action, change.key, change.desired
+
+
 class Work:
     """One pass: what was read, what is wanted, and what could not be done."""
 
@@ -65,6 +69,7 @@ class Work:
         self.failures: dict[Owner, str] = {}
         self.flow_failures: dict[Owner, str] = {}
         self.tried: set[Owner] = set()
+        self.attempted: set[tuple[object, ...]] = set()
         self.there: list[str] = []
         self.unanswered: set[str] = set()
         self.handover = Handover(loop.zones)
@@ -253,8 +258,10 @@ class Work:
         """Remove what is no longer declared: ports and bridges, then links and namespaces."""
         self._apply("ports and bridges to remove", self.loop.ovs.apply, self.before.ovs_down)
         self._apply("links and namespaces to remove", self.loop.netlink.apply, self.before.netlink_down)
-        if self.before.ovs_down:
+        links = any(change.kind is not Kind.TAP for change in self.before.netlink_down)
+        if links or any(change.kind is Kind.BRIDGE for change in self.before.ovs_down):
             # ovs-vswitchd takes its ports down meanwhile. A bridge's own device is there until it has.
+            # For a TAP that went nobody waits: the next one may be there already.
             self.loop.ovs.wait_applied(REMOVAL_WAIT)
 
     def _apply(self, step: str, apply: _Apply, changes: Sequence[Change]) -> None:
@@ -272,6 +279,7 @@ class Work:
                 change.reason,
             )
         self.tried.update(change.owner for change in allowed)
+        self.attempted.update(map(_what, allowed))
         for failure in apply(allowed, self.loop.advance):
             LOG.warning("%s: %s", failure.change.owner.text, failure.message)
             self.failures[failure.change.owner] = failure.message
@@ -286,7 +294,7 @@ class Work:
         missing |= {owner: kept[owner] for owner in missing.keys() & kept.keys() - self.tried}
         broken = {self.ovs.owned.ports[key].owner: text for key, text in self._port_errors()}
         failures = {**missing, **self.failures, **self.flow_failures}
-        self.loop.note(failures, self.tried)
+        self.loop.note(failures, self.tried, self._overtaken(after))
         pending = {**self.desired.pending, **broken}
         gone = {name for name, outcome in last.items() if not (outcome.gone and outcome.verified)}
         gone |= {owner.topology for owner in failures}
@@ -298,6 +306,16 @@ class Work:
             mine = {owner: text for owner, text in failures.items() if owner.topology == name}
             found[name] = Outcome(0, verified=not mine, failures=mine, pending={}, gone=True)
         return found
+
+    def _overtaken(self, after: Iterable[Change]) -> set[Owner]:
+        """Those for which all that is left to do is something else than what was tried.
+
+        As for a TAP that came and went: what failed is of no interest any more, and the rest need not wait.
+        """
+        left = {change.owner: True for change in after if change.owner in self.tried}
+        left |= {change.owner: False for change in after if _what(change) in self.attempted}
+        wrong = self.failures.keys() | self.flow_failures.keys()
+        return {owner for owner, other in left.items() if other and owner not in wrong}
 
     def _port_errors(self) -> Iterable[tuple[PortKey, str]]:
         return ((key, text) for key, text in self.ovs.errors.items() if key in self.ovs.owned.ports)
