@@ -46,12 +46,12 @@ def environment() -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.timeout(SECONDS)
-def test_quickstart_shows_guests_plugged_and_apart_and_leaves_nothing(environment: dict[str, str]) -> None:
+def test_quickstart_shows_guests_plugged_apart_and_limited_and_leaves_nothing(environment: dict[str, str]) -> None:
     before = machine()
     for _ in range(2):
         done = quickstart(environment, "--vm")
         assert done.returncode == 0, done.stdout + done.stderr
-        assert done.stdout.count("  ok      ") == 6, done.stdout
+        assert done.stdout.count("  ok      ") == 8, done.stdout
         assert "FAILED" not in done.stdout
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith(("red-guest", "blue-guest"))]
     assert [(row[0], row[1], row[4], row[6]) for row in rows] == [
