@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vswitchctl.model.plan import Action, Kind
+from vswitchctl.model.plan import Action, Change, Kind
 from vswitchctl.model.state import (
     DesiredState,
     NamespaceSpec,
@@ -26,8 +26,9 @@ from vswitchctl.model.state import (
 from vswitchctl.reconcile.backoff import FIRST, LONGEST, BackOff
 from vswitchctl.reconcile.delta import diff
 from vswitchctl.reconcile.plan import WiringPlan, difference, plan_wiring
+from vswitchctl.reconcile.work import overtaken
 
-OWNER = Owner("t", "links/w:eth0--a")
+OWNER, OTHER = Owner("t", "links/w:eth0--a"), Owner("t", "links/x:eth0--a")
 KEYED = st.dictionaries(st.integers(0, 8), st.integers(0, 3))
 
 
@@ -159,3 +160,18 @@ def test_a_port_that_moves_leaves_the_old_bridge_with_the_same_transaction() -> 
         (Action.ADD, PortKey("b", "v-1")),
     ]
     assert not plan.ovs_down
+
+
+def test_what_is_left_to_do_waits_for_a_retry_only_where_it_was_tried() -> None:
+    """A TAP that goes while its port is added leaves a port to remove, and its successor's to add."""
+    spec, other = OvsPortSpec(OWNER), OvsPortSpec(OTHER)
+    add = Change(Kind.PORT, Action.ADD, PortKey("a", "vnet0"), OWNER, spec, None, "")
+    remove = Change(Kind.PORT, Action.REMOVE, PortKey("a", "vnet0"), OWNER, None, spec, "")
+    successor = Change(Kind.PORT, Action.ADD, PortKey("a", "vnet1"), OWNER, spec, None, "")
+    others = Change(Kind.PORT, Action.ADD, PortKey("a", "v-2"), OTHER, other, None, "")
+    assert overtaken([add], []) == set()
+    assert overtaken([add], [add]) == set()
+    assert overtaken([add], [remove]) == {OWNER}
+    assert overtaken([add, others], [remove, successor, others]) == {OWNER}
+    assert overtaken([add], [remove, add]) == set()
+    assert overtaken([add], [others]) == set(), "nobody tried that one"

@@ -46,7 +46,9 @@ def environment() -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.timeout(SECONDS)
-def test_quickstart_shows_guests_plugged_apart_and_limited_and_leaves_nothing(environment: dict[str, str]) -> None:
+def test_quickstart_shows_guests_plugged_apart_and_limited_and_leaves_nothing(
+    environment: dict[str, str],
+) -> None:
     before = machine()
     for _ in range(2):
         done = quickstart(environment, "--vm")

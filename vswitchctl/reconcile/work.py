@@ -17,7 +17,7 @@ from vswitchctl.errors import RetryableError, Unreachable
 from vswitchctl.model.flow import FlowKey, FlowTable, PartedTable, cookie
 from vswitchctl.model.intent import Intent
 from vswitchctl.model.meter import MeterTable
-from vswitchctl.model.plan import Change, Failure, Kind
+from vswitchctl.model.plan import Action, Change, Failure, Kind
 from vswitchctl.model.state import Owner, PortKey, Remark
 from vswitchctl.pipeline.cookies import without_rule
 from vswitchctl.reconcile.delta import diff
@@ -56,8 +56,19 @@ class Outcome:
     remarks: Mapping[Owner, Remark] = field(default_factory=dict)
 
 
-def _what(change: Change) -> tuple[object, ...]:
-    return change.kind, change.action, change.key, change.desired
+def overtaken(attempted: Iterable[Change], after: Iterable[Change]) -> set[Owner]:
+    """Those for which all that is left to do is something else than what was tried.
+
+    As for a TAP that came and went: what was tried is of no interest any more, and the rest need not wait.
+    """
+    known = {_what(change) for change in attempted}
+    tried = {owner for _, _, _, owner, _ in known}
+    left = [change for change in after if change.owner in tried]
+    return {change.owner for change in left} - {change.owner for change in left if _what(change) in known}
+
+
+def _what(change: Change) -> tuple[Kind, Action, object, Owner, object]:
+    return change.kind, change.action, change.key, change.owner, change.desired
 
 
 class Work:
@@ -69,7 +80,7 @@ class Work:
         self.failures: dict[Owner, str] = {}
         self.flow_failures: dict[Owner, str] = {}
         self.tried: set[Owner] = set()
-        self.attempted: set[tuple[object, ...]] = set()
+        self.attempted: list[Change] = []
         self.there: list[str] = []
         self.unanswered: set[str] = set()
         self.handover = Handover(loop.zones)
@@ -258,11 +269,13 @@ class Work:
         """Remove what is no longer declared: ports and bridges, then links and namespaces."""
         self._apply("ports and bridges to remove", self.loop.ovs.apply, self.before.ovs_down)
         self._apply("links and namespaces to remove", self.loop.netlink.apply, self.before.netlink_down)
-        links = any(change.kind is not Kind.TAP for change in self.before.netlink_down)
-        if links or any(change.kind is Kind.BRIDGE for change in self.before.ovs_down):
+        if any(self._is_held(change) for change in self.before.ovs_down):
             # ovs-vswitchd takes its ports down meanwhile. A bridge's own device is there until it has.
-            # For a TAP that went nobody waits: the next one may be there already.
             self.loop.ovs.wait_applied(REMOVAL_WAIT)
+
+    def _is_held(self, change: Change) -> bool:
+        """Whether ovs-vswitchd has something to let go of. For a TAP that is gone nobody need wait."""
+        return change.kind is not Kind.PORT or change.key.name in self.netlink.devices
 
     def _apply(self, step: str, apply: _Apply, changes: Sequence[Change]) -> None:
         allowed = self.loop.allowed(changes)
@@ -279,7 +292,7 @@ class Work:
                 change.reason,
             )
         self.tried.update(change.owner for change in allowed)
-        self.attempted.update(map(_what, allowed))
+        self.attempted += allowed
         for failure in apply(allowed, self.loop.advance):
             LOG.warning("%s: %s", failure.change.owner.text, failure.message)
             self.failures[failure.change.owner] = failure.message
@@ -294,7 +307,8 @@ class Work:
         missing |= {owner: kept[owner] for owner in missing.keys() & kept.keys() - self.tried}
         broken = {self.ovs.owned.ports[key].owner: text for key, text in self._port_errors()}
         failures = {**missing, **self.failures, **self.flow_failures}
-        self.loop.note(failures, self.tried, self._overtaken(after))
+        wrong = self.failures.keys() | self.flow_failures.keys()
+        self.loop.note(failures, self.tried, overtaken(self.attempted, after) - wrong)
         pending = {**self.desired.pending, **broken}
         gone = {name for name, outcome in last.items() if not (outcome.gone and outcome.verified)}
         gone |= {owner.topology for owner in failures}
@@ -306,16 +320,6 @@ class Work:
             mine = {owner: text for owner, text in failures.items() if owner.topology == name}
             found[name] = Outcome(0, verified=not mine, failures=mine, pending={}, gone=True)
         return found
-
-    def _overtaken(self, after: Iterable[Change]) -> set[Owner]:
-        """Those for which all that is left to do is something else than what was tried.
-
-        As for a TAP that came and went: what failed is of no interest any more, and the rest need not wait.
-        """
-        left = {change.owner: True for change in after if change.owner in self.tried}
-        left |= {change.owner: False for change in after if _what(change) in self.attempted}
-        wrong = self.failures.keys() | self.flow_failures.keys()
-        return {owner for owner, other in left.items() if other and owner not in wrong}
 
     def _port_errors(self) -> Iterable[tuple[PortKey, str]]:
         return ((key, text) for key, text in self.ovs.errors.items() if key in self.ovs.owned.ports)
