@@ -275,7 +275,8 @@ class Work:
 
     def _is_held(self, change: Change) -> bool:
         """Whether ovs-vswitchd has something to let go of. For a TAP that is gone nobody need wait."""
-        return change.kind is not Kind.PORT or change.key.name in self.netlink.devices
+        is_device = change.kind is Kind.PORT and change.observed.type == ""
+        return not is_device or change.key.name in self.netlink.devices
 
     def _apply(self, step: str, apply: _Apply, changes: Sequence[Change]) -> None:
         allowed = self.loop.allowed(changes)
