@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from collections.abc import Iterator
+from typing import Protocol
 
 from vswitchctl.model.intent import PolicyChange
+from vswitchctl.model.query import FlowQuery
 from vswitchctl.model.topology import Topology
 from vswitchctl.model.views import (
     AclLogLine,
@@ -22,8 +24,6 @@ from vswitchctl.model.views import (
     TopologyView,
 )
 from vswitchctl.model.vm_views import LibvirtNetworkView, NicRequest, VmView
-
-FlowSource = Literal["desired", "observed"]
 
 
 class Service(Protocol):
@@ -90,8 +90,8 @@ class Service(Protocol):
         A number that was not reached since the daemon started stands for the beginning.
         """
 
-    def flows(self, bridge: str, *, source: FlowSource = "observed") -> tuple[FlowView, ...]:
-        """The flows of one of our bridges, in table and priority order. Raises NotFound."""
+    def flows(self, query: FlowQuery) -> Iterator[FlowView]:
+        """The flows asked for, made as they are taken. Raises NotFound, UserError, Unreachable at once."""
 
     def vms(self) -> tuple[VmView, ...]:
         """Every domain of libvirt's with its NICs, and those that topologies name and nobody defined yet."""

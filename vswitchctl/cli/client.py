@@ -176,12 +176,13 @@ class Client:
     def tenants(self) -> tuple[TenantView, ...]:
         return self._list("/tenants", TenantView)
 
-    def flows(self, bridge: str, source: str) -> tuple[FlowView, ...]:
-        try:
-            return self._list("/flows", FlowView, bridge=bridge, source=source)
-        except NotFound as error:
-            names = [view.name for view in self.bridges() if view.kind == "bridge"]
-            raise NotFound(error.message, _remedy(bridge, names, "vswitchctl show bridges")) from error
+    def flows(self, query: dict[str, Any]) -> tuple[FlowView, ...]:
+        """query: as the API has it; see `FlowQuery`."""
+        return self._list("/flows", FlowView, **query)
+
+    def flows_text(self, query: dict[str, Any]) -> str:
+        """As ovs-ofctl has them."""
+        return self._send("GET", "/flows", None, {**query, "format": "ofctl"}).text
 
     def acls(self) -> tuple[AclRuleView, ...]:
         return self._list("/acls", AclRuleView)
@@ -225,7 +226,12 @@ class Client:
         content = body.model_dump_json(exclude_unset=True) if body is not None else None
         given = {name: value for name, value in query.items() if value is not None}
         headers = {"Content-Type": "application/json"} if content is not None else {}
-        silence = ANSWER_SECONDS + given.get("wait", 0.0) + len(content or "") / BYTES_PER_SECOND
+        silence = (
+            ANSWER_SECONDS
+            + given.get("wait", 0.0)
+            + given.get("window", 0.0)
+            + len(content or "") / BYTES_PER_SECOND
+        )
         with self._reaching(silence):
             answer = self._http.request(
                 method, path, content=content, params=given, headers=headers, timeout=silence

@@ -220,7 +220,15 @@ NAMESPACE = Table(
 TUN = Table(
     "TUN",
     Tun,
-    {"tenant": PLAIN, "device": PLAIN, "ip": LIST, "mtu": PLAIN, "user": OPTIONAL, "default_route": UNLESS_FALSE, **_ABOUT},
+    {
+        "tenant": PLAIN,
+        "device": PLAIN,
+        "ip": LIST,
+        "mtu": PLAIN,
+        "user": OPTIONAL,
+        "default_route": UNLESS_FALSE,
+        **_ABOUT,
+    },
     entity="nodes/{name}",
     constant={"kind": "tun"},
     holds=(
