@@ -26,6 +26,7 @@ from vswitchctl.cli.client import Client
 from vswitchctl.compiler.compile import Compiler
 from vswitchctl.drivers.embedded import Embedded
 from vswitchctl.drivers.openflow import OpenFlowDriver
+from vswitchctl.drivers.unixctl import Unixctl
 from vswitchctl.intent.database import IntentDatabase
 from vswitchctl.model.plan import Action, Change, Failure, Kind
 from vswitchctl.model.state import NetlinkState, ObservedNetlink, ObservedOvs, OvsState, PortKey
@@ -194,5 +195,5 @@ def _daemon(settings: Settings, stack: ExitStack) -> tuple[Loop, ApiServer]:
     devices = Devices()
     loop = Loop(store, NetlinkStandIn(devices), OvsStandIn(devices), openflow, Compiler(apps), lambda: False)
     loops.append(loop)
-    service = HostService(settings.host, store, loop, apps, AclLog(store.read))
+    service = HostService(settings.host, store, loop, apps, AclLog(store.read), Unixctl(settings.ovs_rundir))
     return loop, ApiServer(create_app(service), settings.api_socket)

@@ -8,6 +8,7 @@ from typing import Protocol
 from vswitchctl.model.intent import PolicyChange
 from vswitchctl.model.query import FlowQuery
 from vswitchctl.model.topology import Topology
+from vswitchctl.model.trace import TraceRequest, TraceView
 from vswitchctl.model.views import (
     AclLogLine,
     AclRuleView,
@@ -92,6 +93,9 @@ class Service(Protocol):
 
     def flows(self, query: FlowQuery) -> Iterator[FlowView]:
         """The flows asked for, made as they are taken. Raises NotFound, UserError, Unreachable at once."""
+
+    def trace(self, request: TraceRequest) -> TraceView:
+        """What becomes of a packet, by the switch's own trace. Raises NotFound, UserError, Unreachable."""
 
     def vms(self) -> tuple[VmView, ...]:
         """Every domain of libvirt's with its NICs, and those that topologies name and nobody defined yet."""

@@ -26,6 +26,7 @@ from vswitchctl.errors import (
 from vswitchctl.model.intent import PolicyChange
 from vswitchctl.model.policy import Rule
 from vswitchctl.model.topology import Topology
+from vswitchctl.model.trace import TraceRequest, TraceView
 from vswitchctl.model.views import (
     AclLogLine,
     AclRuleView,
@@ -183,6 +184,9 @@ class Client:
     def flows_text(self, query: dict[str, Any]) -> str:
         """As ovs-ofctl has them."""
         return self._send("GET", "/flows", None, {**query, "format": "ofctl"}).text
+
+    def trace(self, request: TraceRequest) -> TraceView:
+        return self._one("POST", "/trace", TraceView, request)
 
     def acls(self) -> tuple[AclRuleView, ...]:
         return self._list("/acls", AclRuleView)

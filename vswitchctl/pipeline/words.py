@@ -29,6 +29,12 @@ class Names:
 
 _ETHERNET = {hex(ETH_TYPE_IPV4): "IPv4", f"{ETH_TYPE_ARP:#x}": "ARP", hex(ETH_TYPE_IPV6): "IPv6"}
 _PROTOCOLS = {"1": "ICMP", "6": "TCP", "17": "UDP", "58": "ICMPv6", "132": "SCTP"}
+_WORDS = {
+    "ip": "IPv4", "ipv6": "IPv6", "arp": "ARP", "icmp": "ICMP", "icmp6": "ICMPv6", "tcp": "TCP over IPv4",
+    "tcp6": "TCP over IPv6", "udp": "UDP over IPv4", "udp6": "UDP over IPv6", "sctp": "SCTP over IPv4",
+    "sctp6": "SCTP over IPv6",
+}  # fmt: skip
+"""Protocols as ovs-ofctl shortens them."""
 _ADDRESSES = {
     "dl_src": "from MAC",
     "dl_dst": "to MAC",
@@ -84,13 +90,18 @@ def _value_words(bits: Bits, value: int, names: Names) -> str:
     return f"{bits.name} {value}"
 
 
+_FLAGS = ("new", "est", "rel", "rpl", "inv", "trk")
 _STATES = ("new", "established", "related", "reply", "invalid", "tracked")
 
 
 def _state_words(text: str) -> str:
-    """Of the masked form that Open vSwitch always writes."""
+    """Of the masked form that OpenFlow has, and of that with signs that Open vSwitch prints."""
     value, _, mask = text.partition("/")
-    flags, wanted = _number(value), _number(mask)
+    if value[:1] in "+-":
+        flags = sum(1 << bit for bit, name in enumerate(_FLAGS) if f"+{name}" in text)
+        wanted = flags | sum(1 << bit for bit, name in enumerate(_FLAGS) if f"-{name}" in text)
+    else:
+        flags, wanted = _number(value), _number(mask)
     said = [
         word if flags >> bit & 1 else f"not {word}" for bit, word in enumerate(_STATES) if wanted >> bit & 1
     ]
@@ -157,22 +168,29 @@ def _controller_words(found: re.Match[str], _: Names) -> str:
 
 
 def _vlan_words(value: str) -> str:
-    return "untagged" if value == "0x0" else f"VLAN {_number(value) & 0xFFF}"
+    return f"VLAN {_number(value) & 0xFFF}" if _number(value) else "untagged"
+
+
+def _always(words: str) -> Callable[[str], str]:
+    return lambda _: words
 
 
 def _after(words: str) -> Callable[[str], str]:
     return lambda value: f"{words} {value}"
 
 
-_PORTS = ("tcp", "udp", "sctp", "ct_tp")
+_PORTS = ("tcp", "udp", "sctp", "ct_tp", "tp")
 _FIELDS: dict[str, Callable[[str], str]] = {
     **{name: _after(words) for name, words in _ADDRESSES.items()},
     **{f"{kind}_dst": lambda value: f"to port {_decimal(value)}" for kind in _PORTS},
     **{f"{kind}_src": lambda value: f"from port {_decimal(value)}" for kind in _PORTS},
+    **{name: _always(word) for name, word in _WORDS.items()},
+    "dl_vlan": _after("VLAN"),
     "dl_type": lambda value: _ETHERNET.get(value, f"dl_type {value}"),
     "nw_proto": lambda value: _PROTOCOLS.get(value, f"protocol {value}"),
     "ct_nw_proto": lambda value: _PROTOCOLS.get(_decimal(value), f"protocol {value}"),
     "vlan_vid": _vlan_words,
+    "vlan_tci": _vlan_words,
     "ct_state": _state_words,
     "ct_mark": lambda value: "connection ended" if value.startswith("0x1/") else "connection not ended",
     "ip_frag": lambda value: "a later fragment" if value == "0x2/0x2" else f"fragment {value}",

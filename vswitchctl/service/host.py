@@ -19,6 +19,7 @@ from vswitchctl.model.intent import (
 from vswitchctl.model.query import FlowQuery
 from vswitchctl.model.state import DesiredState, Facts, ObservedNetlink, ObservedOvs
 from vswitchctl.model.topology import Topology, entities
+from vswitchctl.model.trace import TraceRequest, TraceView
 from vswitchctl.model.views import (
     AclLogLine,
     AclRuleView,
@@ -66,6 +67,8 @@ from vswitchctl.service.show import (
     tenant_view,
     topology_view,
 )
+from vswitchctl.service.trace import TraceService
+from vswitchctl.service.trace_walk import Appctl
 from vswitchctl.service.vms import VmService
 
 RULE_TABLES = (ACL_FROM.id, ACL_TO.id)
@@ -96,7 +99,9 @@ class Store(Protocol):
 class HostService:
     """One host's daemon. Thread-safe: reads of the outside hold the loop's lock."""
 
-    def __init__(self, host: str, store: Store, loop: Loop, apps: Sequence[App], log: AclLog) -> None:
+    def __init__(
+        self, host: str, store: Store, loop: Loop, apps: Sequence[App], log: AclLog, appctl: Appctl
+    ) -> None:
         self._host = host
         self._store = store
         self._loop = loop
@@ -106,6 +111,7 @@ class HostService:
         self._policy = PolicyWriter(store)
         self._vms = VmService(store, loop)
         self._flows = FlowService(store, loop)
+        self._trace = TraceService(self._flows, loop, appctl)
 
     # -- plan, apply, destroy ----------------------------------------------------------------------------
 
@@ -404,3 +410,7 @@ class HostService:
     def flows(self, query: FlowQuery) -> Iterator[FlowView]:
         """See `Service.flows`."""
         return self._flows.flows(query)
+
+    def trace(self, request: TraceRequest) -> TraceView:
+        """See `Service.trace`."""
+        return self._trace.trace(request)
