@@ -15,6 +15,7 @@ from vswitchctl.errors import Conflict, NotFound
 from vswitchctl.model.intent import PolicyChange
 from vswitchctl.model.query import FlowQuery
 from vswitchctl.model.topology import Bridge, LinuxBridge, Namespace, Topology, link_name
+from vswitchctl.model.trace import TraceRequest, TraceView
 from vswitchctl.model.views import (
     AclLogLine,
     AclRuleView,
@@ -59,6 +60,8 @@ class MemoryService:
         self.gate = threading.Event()
         self.gate.set()
         self.watched = threading.Event()
+        self.trace_views: dict[str, TraceView] = {}
+        self.traced: list[TraceRequest] = []
         self.queries: list[FlowQuery] = []
         self.flow_views: dict[str, tuple[FlowView, ...]] = {}
         self.rule_views: tuple[AclRuleView, ...] = ()
@@ -217,6 +220,12 @@ class MemoryService:
             if query.bridge in (None, bridge)
             for view in views[: query.limit]
         )
+
+    def trace(self, request: TraceRequest) -> TraceView:
+        self.traced.append(request)
+        if request.source not in self.trace_views:
+            raise NotFound(f"no end '{request.source}'")
+        return self.trace_views[request.source]
 
     def vms(self) -> tuple[VmView, ...]:
         return self.vm_views

@@ -85,26 +85,27 @@ class _Reader:
     levels: list[_Level] = field(default_factory=list)
 
     def line(self, line: str) -> None:
-        indent = len(line) - len(line.lstrip())
         text = line.strip()
-        bridge = _BRIDGE.match(line)
-        while len(self.levels) > 1 and indent <= self.levels[-1].indent and not bridge and text[:1] != "-":
-            self.levels.pop()
-        if bridge:
+        indent = len(line) - len(line.lstrip())
+        if bridge := _BRIDGE.match(line):
             self._enter(len(bridge[1]), bridge[2])
-        elif not self.levels or not text or not text.strip("-"):
-            return
-        elif rule := _RULE.match(line):
-            self._rule(rule)
-        elif text.startswith(">>"):
-            if "skipping output" in text and self.outputs:
-                self.outputs.pop()
-        else:
-            self._action(text, indent)
+        elif self.levels and text.strip("-"):
+            self._leave(indent)
+            if rule := _RULE.match(line):
+                self._rule(rule)
+            elif text.startswith(">>"):
+                if "skipping output" in text and self.outputs:
+                    self.outputs.pop()
+            else:
+                self._action(text, indent)
 
-    def _enter(self, indent: int, bridge: str) -> None:
+    def _leave(self, indent: int) -> None:
+        """What is indented no more than a bridge's title is of the bridge around it."""
         while len(self.levels) > 1 and indent <= self.levels[-1].indent:
             self.levels.pop()
+
+    def _enter(self, indent: int, bridge: str) -> None:
+        self._leave(indent)
         self.levels.append(_Level(bridge, indent, self.levels[-1].vid if self.levels else None))
 
     def _rule(self, found: re.Match[str]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from vswitchctl.pipeline.fields import ETH_TYPE_ARP, ETH_TYPE_IPV4, ETH_TYPE_IPV6
 from vswitchctl.pipeline.punt import Opcode
-from vswitchctl.pipeline.registers import ACL_SET, NETWORK, OUT_PORT, REGISTERS, Bits
+from vswitchctl.pipeline.registers import ACL_SET, NETWORK, OUT_PORT, REGISTERS, ROUTER, Bits
 from vswitchctl.pipeline.tables import BY_ID
 
 
@@ -19,12 +19,13 @@ from vswitchctl.pipeline.tables import BY_ID
 class Names:
     """What a bridge's numbers stand for. networks: tag -> name. ports: OpenFlow number -> what is behind it.
 
-    sets: number -> the ACLs of a set.
+    sets: number -> the ACLs of a set. routers: number -> name.
     """
 
     networks: Mapping[int, str] = field(default_factory=dict)
     ports: Mapping[int, str] = field(default_factory=dict)
     sets: Mapping[int, str] = field(default_factory=dict)
+    routers: Mapping[int, str] = field(default_factory=dict)
 
 
 _ETHERNET = {hex(ETH_TYPE_IPV4): "IPv4", f"{ETH_TYPE_ARP:#x}": "ARP", hex(ETH_TYPE_IPV6): "IPv6"}
@@ -85,6 +86,8 @@ def _value_words(bits: Bits, value: int, names: Names) -> str:
         return f"out by {_port(str(value), names)}" if value else "no port chosen"
     if bits is ACL_SET:
         return f"ACLs {names.sets.get(value, hex(value))}"
+    if bits is ROUTER:
+        return f"router {names.routers.get(value, value)}"
     if bits.width == 1:
         return bits.name if value else f"not {bits.name}"
     return f"{bits.name} {value}"

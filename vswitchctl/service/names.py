@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from vswitchctl.compiler.policy import set_numbers
+from vswitchctl.compiler.routing import router_numbers
 from vswitchctl.errors import NotFound
 from vswitchctl.model.intent import Intent, Stored
 from vswitchctl.model.state import OvsBridgeSpec, OvsPortSpec, Owner, PortKey
@@ -83,10 +84,22 @@ class HostNames:
             for name, stored in self.intent.items()
         }
 
+    @cached_property
+    def _routers(self) -> Mapping[str, Mapping[int, str]]:
+        return {
+            name: {number: router for router, number in router_numbers(stored.topology).items()}
+            for name, stored in self.intent.items()
+        }
+
     def of_bridge(self, bridge: str) -> Names:
         """The names of a bridge's numbers. Raises NotFound."""
         topology = self.bridge(bridge).owner.topology
-        return Names(self._tags.get(topology, {}), self._ports.get(bridge, {}), self._sets.get(topology, {}))
+        return Names(
+            self._tags.get(topology, {}),
+            self._ports.get(bridge, {}),
+            self._sets.get(topology, {}),
+            self._routers.get(topology, {}),
+        )
 
     def bridge(self, name: str) -> OvsBridgeSpec:
         """Raises NotFound."""

@@ -12,8 +12,9 @@ from vswitchctl.reconcile.loop import Loop
 from vswitchctl.service.flows import FlowService
 from vswitchctl.service.names import HostNames
 from vswitchctl.service.trace_packet import Packet, Place, find_place, first_packet, next_mac
-from vswitchctl.service.trace_verdict import Judge
-from vswitchctl.service.trace_walk import NEW, REPLY, Appctl, Walk, Walker
+from vswitchctl.service.trace_verdict import Goal, Judge
+from vswitchctl.service.trace_walk import Appctl, Remembered, Walk, Walker, of_answer
+from vswitchctl.topology.routing import router_of
 
 
 class TraceService:
@@ -34,7 +35,7 @@ class TraceService:
         packet = first_packet(request, source, to)
         if to is not None and source.via and source.via == to.via:
             return _not_ours(source, to, packet)
-        forth, walk = self._way(names, judge, packet, source, name, _wanted(names, source, to), {})
+        forth, walk = self._way(names, judge, packet, source, name, _goal(source, to), {})
         if forth.verdict != "delivered" or to is None or request.protocol == "any":
             delivered = forth.verdict in ("delivered", "answered")
             return TraceView(
@@ -55,8 +56,7 @@ class TraceService:
         connection = packet.connection
         address = connection[1] if connection is not None else ""
         answer = packet.turned(to, next_mac(to, address, source))
-        remembered = {one.zone: REPLY for one in walk.asked if one.zone in walk.commits or one.state != NEW}
-        return self._way(names, judge, answer, to, source.end, _wanted(names, to, source), remembered)[0]
+        return self._way(names, judge, answer, to, source.end, _goal(to, source), of_answer(walk))[0]
 
     def _way(
         self,
@@ -65,12 +65,12 @@ class TraceService:
         packet: Packet,
         source: Place,
         to: str,
-        wanted: frozenset[str],
-        remembered: dict[int, str],
+        goal: Goal,
+        remembered: Remembered,
     ) -> tuple[Way, Walk]:
         walk = Walker(self._appctl, names, packet, remembered).from_port(source.bridge, source.port)
-        said = judge.judge(walk, packet, source, to, wanted)
-        reached = next((walk.reached[end] for end in sorted(wanted) if end in walk.reached), None)
+        said = judge.judge(walk, packet, source, to, goal)
+        reached = next((walk.reached[end] for end in sorted(goal.wanted) if end in walk.reached), None)
         shown = walk.way_to(reached) if reached is not None else _to_the_end(walk, said.decided)
         way = Way(
             packet=flow_text(packet.fields),
@@ -112,18 +112,22 @@ def _destination(names: HostNames, source: Place, text: str) -> Place | None:
     return None
 
 
-def _wanted(names: HostNames, source: Place, to: Place | None) -> frozenset[str]:
-    """What counts as reached: the end, or the Linux bridge before it; for an address anything outside."""
+def _goal(source: Place, to: Place | None) -> Goal:
+    """The end, or the Linux bridge before it; for an address anything outside."""
     if to is not None:
-        return frozenset({to.via or to.end})
+        same = (to.topology.name, to.network) == (source.topology.name, source.network)
+        routers = router_of(source.topology)
+        joined = to.topology.name == source.topology.name and source.network in routers
+        joined = joined and routers[source.network] == routers.get(to.network)
+        return Goal(frozenset({to.via or to.end}), "" if same or joined else f"network {to.network}")
     nodes = source.topology.nodes
     uplinks = {name for name, node in nodes.items() if node.kind == "uplink"}
     linux = {name for name, node in nodes.items() if isinstance(node, LinuxBridge)}
-    return frozenset(uplinks | linux)
+    return Goal(frozenset(uplinks | linux))
 
 
 def _not_ours(source: Place, to: Place, packet: Packet) -> TraceView:
-    sentence = f"{source.end} and {to.end} are both behind Linux bridge {to.via}, which forwards by itself: no flow decides"
+    sentence = f"{source.end} and {to.end} are behind Linux bridge {to.via}, which asks no flow"
     way = Way(
         packet=flow_text(packet.fields), bridge=source.via, verdict="delivered", sentence=sentence, hops=()
     )

@@ -24,7 +24,7 @@ TTL = "64"
 
 @dataclass(frozen=True)
 class Place:
-    """An end of a topology, and where what it sends enters a bridge of ours. via: Linux bridge before that."""
+    """An end of a topology, and where what it sends enters a bridge of ours. via: the Linux bridge before."""
 
     stored: Stored
     end: str
@@ -167,7 +167,8 @@ def next_mac(source: Place, address: str, to: Place | None) -> str:
     """Where `source` sends what is for this address: to its owner, or to the gateway of its network."""
     topology, network = source.topology, source.network
     local = address and any(ip_address(address) in ip_interface(own).network for own in _own(source))
-    if to is None and local:
+    gateway = network in router_of(topology) and address in topology.networks[network].gateway
+    if to is None and local and not gateway:
         raise UserError(
             f"no end that is declared in network {network} has the address {address}",
             "give the MAC it may have: packet dl_dst=...",

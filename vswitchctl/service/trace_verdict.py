@@ -27,6 +27,7 @@ from vswitchctl.pipeline.words import action_words, match_words, table_word
 from vswitchctl.service.names import HostNames
 from vswitchctl.service.trace_packet import Packet, Place
 from vswitchctl.service.trace_walk import Walk
+from vswitchctl.topology.routing import router_of
 
 ACL_TABLES = frozenset({ACL_FROM.id, ACL_TO.id})
 CT_TABLES = frozenset({CT_FROM.id, CT_TO.id})
@@ -39,6 +40,13 @@ class Said(NamedTuple):
     verdict: Verdict
     sentence: str
     decided: int | None
+
+
+class Goal(NamedTuple):
+    """wanted: any of these. apart: the network that the goal is in, where no router leads there."""
+
+    wanted: frozenset[str]
+    apart: str = ""
 
 
 class Judge:
@@ -70,23 +78,22 @@ class Judge:
             source=self._names.source(found[0]) if found else None,
         )
 
-    def judge(self, walk: Walk, packet: Packet, source: Place, to: str, wanted: frozenset[str]) -> Said:
-        """wanted: any of these reached is `to` reached."""
-        reached = wanted & walk.reached.keys()
+    def judge(self, walk: Walk, packet: Packet, source: Place, to: str, goal: Goal) -> Said:
+        """Of a packet to `to`, which is reached where the goal is."""
+        reached = goal.wanted & walk.reached.keys()
         if reached:
-            step = walk.reached[min(reached)]
-            return self._allowed(walk, step, f"{source.end} reaches {to}")
+            return self._allowed(walk, walk.reached[min(reached)], f"{source.end} reaches {to}")
         if source.end in walk.reached or (source.via and source.via in walk.reached):
             step = walk.reached.get(source.end, walk.reached.get(source.via, 0))
             return Said("answered", f"the switch answers {source.end} itself", step)
+        apart = f"nothing routes to {goal.apart}, where {to} is: " if goal.apart else ""
         if walk.ends:
-            return self._ended(
-                walk, min(walk.ends, key=lambda one: -_weight(walk.steps[one])), packet, source
-            )
+            last = max(walk.ends, key=lambda one: _weight(walk.steps[one]))
+            said = self._ended(walk, last, packet, source)
+            return said._replace(sentence=apart + said.sentence)
         others = ", ".join(sorted(walk.reached)) or "nobody"
-        return Said(
-            "elsewhere", f"it goes to {others}, and not to {to}", max(walk.reached.values(), default=None)
-        )
+        last = max(walk.reached.values(), default=0)
+        return Said("elsewhere", f"{apart}it goes to {others}, and not to {to}", last)
 
     def _allowed(self, walk: Walk, step: int, sentence: str) -> Said:
         """The last rule that let it pass."""
@@ -128,9 +135,10 @@ class Judge:
                 "dropped", f"dropped {where}: network {source.network} has nobody with MAC {mac}", last
             )
         if step.table == ROUTE.id:
-            router = self.rule_words(*found) if found else "no router"
+            name = router_of(source.topology).get(source.network, "")
+            router = self.rule_words(Owner(source.topology.name, f"routers/{name}"), 0)
             to = packet.fields.get("nw_dst") or packet.fields.get("ipv6_dst", "")
-            return Said("dropped", f"dropped {where}: {router} has no way to {to}", last)
+            return Said("dropped", f"dropped {where}: {router} lets nothing pass to {to}", last)
         reason = f" by {self.rule_words(*found)}" if found else ": no flow there matches it"
         return Said("dropped", f"dropped {where}{reason}", last)
 

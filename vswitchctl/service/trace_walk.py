@@ -31,6 +31,9 @@ VID_PRESENT = 0x1000
 """OFPVID_PRESENT, OpenFlow 1.4.1 section 7.2.3.8."""
 
 
+Remembered = Mapping[int, tuple[str, int]]
+
+
 class Asked(NamedTuple):
     """A time that conntrack was asked: in which zone, what it says, and the mark of the connection."""
 
@@ -64,6 +67,15 @@ class Walk:
         return found[::-1]
 
 
+def of_answer(walk: Walk) -> dict[int, tuple[str, int]]:
+    """What conntrack says of the answer to a packet that took this way."""
+    return {
+        one.zone: (ESTABLISHED if one.state == REPLY else REPLY, 0 if one.zone in walk.commits else one.mark)
+        for one in walk.asked
+        if one.zone in walk.commits or one.state in (ESTABLISHED, REPLY)
+    }
+
+
 class _Todo(NamedTuple):
     bridge: str
     flow: str
@@ -72,11 +84,9 @@ class _Todo(NamedTuple):
 
 
 class Walker:
-    """Traces one packet. remembered: zones of a connection that the packet answers or goes on with."""
+    """Traces one packet. remembered: zone -> state and mark of the connection that it is of."""
 
-    def __init__(
-        self, appctl: Appctl, names: HostNames, packet: Packet, remembered: Mapping[int, str]
-    ) -> None:
+    def __init__(self, appctl: Appctl, names: HostNames, packet: Packet, remembered: Remembered) -> None:
         self._appctl = appctl
         self._names = names
         self._packet = packet
@@ -181,7 +191,7 @@ class Walker:
         if connection is None:
             return Asked(zone, UNTRACKED, 0, known=False)
         if zone in self._remembered:
-            return Asked(zone, self._remembered[zone], 0, known=False)
+            return Asked(zone, *self._remembered[zone], known=False)
         if connection[0] not in ("1", "58"):  # an echo request has a number of its own each time
             kind = self._names.bridge(fork.bridge).datapath_type
             dump = self._appctl("dpctl/dump-conntrack", f"{kind}@ovs-{kind}", f"zone={zone}")
