@@ -119,7 +119,7 @@ def _goal(source: Place, to: Place | None) -> Goal:
         routers = router_of(source.topology)
         joined = to.topology.name == source.topology.name and source.network in routers
         joined = joined and routers[source.network] == routers.get(to.network)
-        return Goal(frozenset({to.via or to.end}), "" if same or joined else f"network {to.network}")
+        return Goal(frozenset({to.via or to.end}), True, "" if same or joined else f"network {to.network}")
     nodes = source.topology.nodes
     uplinks = {name for name, node in nodes.items() if node.kind == "uplink"}
     linux = {name for name, node in nodes.items() if isinstance(node, LinuxBridge)}

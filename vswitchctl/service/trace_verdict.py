@@ -43,9 +43,10 @@ class Said(NamedTuple):
 
 
 class Goal(NamedTuple):
-    """wanted: any of these. apart: the network that the goal is in, where no router leads there."""
+    """wanted: any of these. end: it is an end, and no address. apart: its network, where no router leads."""
 
     wanted: frozenset[str]
+    end: bool = False
     apart: str = ""
 
 
@@ -85,7 +86,9 @@ class Judge:
             return self._allowed(walk, walk.reached[min(reached)], f"{source.end} reaches {to}")
         if source.end in walk.reached or (source.via and source.via in walk.reached):
             step = walk.reached.get(source.end, walk.reached.get(source.via, 0))
-            return Said("answered", f"the switch answers {source.end} itself", step)
+            if not goal.end:
+                return Said("answered", f"the switch answers {source.end} itself", step)
+            return Said("elsewhere", f"it comes back to {source.end}, and does not go to {to}", step)
         apart = f"nothing routes to {goal.apart}, where {to} is: " if goal.apart else ""
         if walk.ends:
             last = max(walk.ends, key=lambda one: _weight(walk.steps[one]))
