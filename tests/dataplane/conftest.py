@@ -10,6 +10,7 @@ import pytest
 from instances import HostNamespace, Ovs, database, host_namespace, open_vswitch, short_directory
 
 import vswitchctl.intent
+from vswitchctl.drivers.openflow import OpenFlowDriver
 
 
 @pytest.fixture
@@ -39,6 +40,19 @@ def make_ovs(host_ns: HostNamespace) -> Iterator[Callable[..., Ovs]]:
             return stack.enter_context(open_vswitch(host or host_ns, dummy))
 
         yield make
+
+
+@pytest.fixture
+def bridge(make_ovs: Callable[..., Ovs]) -> Iterator[tuple[Ovs, OpenFlowDriver]]:
+    """A bridge `br0` without ports, and our session with it."""
+    ovs = make_ovs(dummy=True)
+    ovs.vsctl("add-br", "br0", "--", "set", "bridge", "br0", "fail_mode=secure")
+    driver = OpenFlowDriver(ovs.rundir)
+    driver.connect(["br0"])
+    try:
+        yield ovs, driver
+    finally:
+        driver.close()
 
 
 @pytest.fixture

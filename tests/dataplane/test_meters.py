@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
-import pytest
 from instances import Ovs
 
 from vswitchctl.drivers.openflow import OpenFlowDriver
@@ -36,18 +33,6 @@ METERED = Template(
     meter=Var("meter"),
 )
 FIRST, SECOND = meter_id(0, 0), meter_id(7, 3)
-
-
-@pytest.fixture
-def bridge(make_ovs: Callable[..., Ovs]) -> Iterator[tuple[Ovs, OpenFlowDriver]]:
-    ovs = make_ovs(dummy=True)
-    ovs.vsctl("add-br", "br0", "--", "set", "bridge", "br0", "fail_mode=secure")
-    driver = OpenFlowDriver(ovs.rundir)
-    driver.connect(["br0"])
-    try:
-        yield ovs, driver
-    finally:
-        driver.close()
 
 
 def test_meters_come_back_as_sent_and_change_and_go(bridge: tuple[Ovs, OpenFlowDriver]) -> None:

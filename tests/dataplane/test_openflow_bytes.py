@@ -5,9 +5,8 @@ The diff compares bytes, so a single difference here would be a flow that is rew
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-import pytest
 from instances import Ovs
 
 from vswitchctl.drivers.openflow import OpenFlowDriver
@@ -31,18 +30,6 @@ COOKIE = MAGIC | 5
 CT_BIT, CT_WHOLE = Bits(f.CT_MARK, 0, 1, "ct_mark"), Bits(f.CT_MARK, 0, 32, "ct_mark")
 SPARE = Bits(f.REG[3], 0, 32, "reg3")
 VID = 0x1001
-
-
-@pytest.fixture
-def bridge(make_ovs: Callable[..., Ovs]) -> Iterator[tuple[Ovs, OpenFlowDriver]]:
-    ovs = make_ovs(dummy=True)
-    ovs.vsctl("add-br", "br0", "--", "set", "bridge", "br0", "fail_mode=secure")
-    driver = OpenFlowDriver(ovs.rundir)
-    driver.connect(["br0"])
-    try:
-        yield ovs, driver
-    finally:
-        driver.close()
 
 
 def prerequisites(field: Field) -> dict[Field, int]:

@@ -80,6 +80,7 @@ class Rejecting:
         flows = compiled(wanted)
         gone = self.driver.read("br0").owned.keys() - flows.keys()
         assert self.driver.apply("br0", flows, gone) == []
+        self.ovs.appctl("revalidator/wait")  # what the datapath has cached of the flows before
 
     def send(self, packet: Packet) -> None:
         """From outside, by the uplink."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from vswitchctl.compiler.compile import compile_topology, provisional
@@ -47,7 +47,7 @@ from vswitchctl.reconcile.plan import plan_wiring
 from vswitchctl.service.acl_log import AclLog
 from vswitchctl.service.acls import acl_views
 from vswitchctl.service.flows import FlowService
-from vswitchctl.service.policy import PolicyWriter
+from vswitchctl.service.policy import PolicyStore, PolicyWriter
 from vswitchctl.service.refuse import (
     find,
     refuse_bypassed,
@@ -75,22 +75,13 @@ RULE_TABLES = (ACL_FROM.id, ACL_TO.id)
 """Where a rule's flows are, and its counters: of a conjunction its verdict alone counts."""
 
 
-class Store(Protocol):
+class Store(PolicyStore, Protocol):
     """The intent database, as the service writes and reads it."""
 
     def read(self) -> Intent: ...
 
     def write(
         self, topology: Topology, sources: Mapping[str, str], *, expected_generation: int | None = None
-    ) -> Stored: ...
-
-    def write_policy(
-        self,
-        topology: str,
-        change: PolicyChange,
-        check: Callable[[Stored], None],
-        *,
-        expected_generation: int | None = None,
     ) -> Stored: ...
 
     def delete(self, name: str) -> None: ...
