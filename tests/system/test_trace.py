@@ -26,6 +26,7 @@ from tests.system.test_acl import (
     say,
     server,
 )
+from tests.system.test_reject import example as rejecting
 from vswitchctl.topology.load import load
 
 
@@ -160,3 +161,38 @@ def test_a_trace_changes_nothing(web: tuple[Stack, Path]) -> None:
     assert [
         view["packets"] for view in stack.json("flows", "br-web", "--table", "acl_to", "--acl", "web")
     ] == [view["packets"] for view in views]
+
+
+def test_rules_that_reject_across_bridges(stack: Stack, tmp_path: Path) -> None:
+    file = tmp_path / "web-told.yaml"
+    apply_lan(stack, file, rejecting())
+    sentences = {}
+    for port in (80, 81, 25):
+        found = traced(stack, "client", "web", protocol="tcp", port=port)
+        sentences[port] = found["sentence"].partition(" (")[0]
+        bridges = {hop["bridge"] for hop in found["forth"]["hops"]}
+        assert bridges == ({"br-a"} if port == 25 else {"br-a", "br-b"})
+    assert sentences == {
+        80: "client:eth0 reaches web:eth0, allowed by acl web rule 1",
+        81: "rejected by acl web rule 2",
+        25: "rejected by acl client rule 2",
+    }
+    with server("web", 80, 81, 25):
+        assert ask("client", WEB[0], 80, patience=8) == "question"
+        assert ask("client", WEB[0], 81, patience=8) == ask("client", WEB[0], 25, patience=8) == "refused"
+    silent = traced(stack, "other", "client")
+    assert silent["forth"]["verdict"] == "blocked", "a rule that denies tells nobody"
+
+
+def test_a_rule_of_several_peers_and_ports_is_named(stack: Stack, tmp_path: Path) -> None:
+    """Its flows are a conjunction, of which a trace shows the verdict alone."""
+    text = example().replace('members: ["client:eth0"]', 'members: ["client:eth0", "other:eth0"]')
+    text = text.replace("ports: [443, 8000-8100]", "ports: [443, 8080, 9090]")
+    apply_lan(stack, tmp_path / "web-acl.yaml", text)
+    with server("web", 9090):
+        for source in ("client", "other"):
+            assert ask(source, WEB[0], 9090, patience=8) == "question"
+            found = traced(stack, source, "web", protocol="tcp", port=9090)
+            assert "allowed by acl web rule 3" in found["sentence"]
+        assert ask("other", WEB[0], 9091) == "silence"
+    assert traced(stack, "other", "web", protocol="tcp", port=9091)["forth"]["verdict"] == "blocked"

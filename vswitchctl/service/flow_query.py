@@ -30,6 +30,9 @@ Drift = Literal["", "missing", "differs", "stale"]
 Test = Callable[[FlowKey, bytes], bool]
 """Whether a flow, as key and value, is one."""
 
+MOST_WORDS = 4096
+"""Texts that are kept while a query is answered."""
+
 WINDOW = 1.0
 """Seconds over which rates are measured where they are asked for without a window."""
 
@@ -228,6 +231,7 @@ class Viewer:
     owners: Mapping[int, Owner]
     before: Rates = field(default_factory=dict)
     _bridges: dict[str, Names] = field(default_factory=dict)
+    _words: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def view(self, one: Found) -> FlowView:
         said = describe(Flow(one.flow.key, one.flow.value))
@@ -246,7 +250,7 @@ class Viewer:
             priority=said.priority,
             match=said.match_text,
             actions=said.actions_text,
-            words=f"{match_words(said.match_text, names)} → {action_words(said.actions_text, names)}",
+            words=f"{match_words(said.match_text, names)} → {self._does(one.bridge, said.actions_text)}",
             cookie=f"0x{said.cookie:016x}",
             entity=owner.text if owner is not None else "",
             rule=number,
@@ -260,6 +264,15 @@ class Viewer:
             hard_timeout=said.hard_timeout,
             drift=one.drift,
         )
+
+    def _does(self, bridge: str, actions: str) -> str:
+        """Many flows do the same."""
+        key = bridge, actions
+        if key not in self._words:
+            if len(self._words) >= MOST_WORDS:
+                self._words.clear()
+            self._words[key] = action_words(actions, self._bridges[bridge])
+        return self._words[key]
 
     def _learned_from(self, bridge: str, actions: str) -> Owner | None:
         """Of a flow that the switch learned: the port that it leads to."""

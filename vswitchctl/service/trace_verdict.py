@@ -31,7 +31,8 @@ from vswitchctl.topology.routing import router_of
 
 ACL_TABLES = frozenset({ACL_FROM.id, ACL_TO.id})
 CT_TABLES = frozenset({CT_FROM.id, CT_TO.id})
-POLICY = ACL_TABLES | {COMMIT_FROM.id, COMMIT_TO.id}
+COMMIT_TABLES = frozenset({COMMIT_FROM.id, COMMIT_TO.id})
+POLICY = ACL_TABLES | COMMIT_TABLES
 
 
 class Said(NamedTuple):
@@ -150,13 +151,18 @@ class Judge:
         way = walk.way_to(last)
         number = next((one for one in reversed(way) if walk.steps[one].table in ACL_TABLES), last)
         step = walk.steps[number]
-        told = any(
-            "controller" in action for one in way[way.index(number) :] for action in walk.steps[one].actions
-        )
+        # Of a rule itself a copy to the daemon is for its log; behind it, for who answers the sender.
+        done = [
+            action
+            for one in way
+            if walk.steps[one].table in COMMIT_TABLES
+            for action in walk.steps[one].actions
+        ]
+        told = walk.steps[last].table in COMMIT_TABLES and any("controller" in action for action in done)
         found = self.owner(step)
         verdict: Verdict = "blocked"
         if found and found[0].entity.startswith("acls/") and found[1]:
-            verdict = "rejected" if told and walk.steps[last].table not in ACL_TABLES else "blocked"
+            verdict = "rejected" if told else "blocked"
             return Said(verdict, f"{verdict} by {self.rule_words(*found)}", number)
         entering = next(
             (one for one in reversed(way[: way.index(number)]) if walk.steps[one].table in CT_TABLES), None
