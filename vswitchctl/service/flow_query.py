@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -92,11 +92,11 @@ class Selection:
         if self._cookie is not None:
             tests.append(_of_cookie(*self._cookie))
         if self._query.rule is not None:
-            tests.append(_of_cookie(self._query.rule, (1 << cookies.RULE_BITS) - 1))
+            tests.append(_of_rule(self._query.rule))
         topology = self._names.bridge(bridge).owner.topology
         tests += [_in_scope(scope, bridge, topology) for scope in self._scopes]
         tests += [_matching(known) for known in (self._known, self._packet) if known]
-        return lambda key, value: all(test(key, value) for test in tests)
+        return _all(tests)
 
     def _entity(self, text: str) -> Scope:
         """'two-tenants/networks/red-web', or 'networks/red-web' of any topology."""
@@ -129,6 +129,23 @@ def _cookie(text: str) -> tuple[int, int]:
         raise UserError(f"'{text}' is no cookie", "one is 0x76..., with a mask behind a slash") from None
 
 
+def _all(tests: Sequence[Test]) -> Test:
+    """Every flow of a switch is tested, so that a generator for each would be most of the time."""
+    if not tests:
+        return lambda key, value: True
+    first = tests[0]
+    if len(tests) == 1:
+        return first
+    rest = _all(tests[1:])
+    return lambda key, value: first(key, value) and rest(key, value)
+
+
+def _of_rule(number: int) -> Test:
+    """The last bytes of the cookie, which a flow's value begins with."""
+    wanted = number.to_bytes(cookies.RULE_BITS // 8, "big")
+    return lambda key, value: value[6:8] == wanted
+
+
 def _in_tables(tables: frozenset[int]) -> Test:
     return lambda key, value: key[0] in tables
 
@@ -143,9 +160,11 @@ def _matching(known: Known) -> Test:
 
 def _in_scope(scope: Scope, bridge: str, topology: str) -> Test:
     """Its owner's, or one that matches or chooses a network or a port of it."""
-    mine = frozenset(map(cookies.cookie, scope.owners))
+    mine = frozenset(cookies.cookie(owner).to_bytes(8, "big")[:6] for owner in scope.owners)
     tags = [tag for of, tag in scope.tags if of == topology]
     ports = scope.ports.get(bridge, frozenset())
+    if not tags and not ports:
+        return lambda key, value: value[:6] in mine
     loads = [_loaded(NETWORK, tag) for tag in tags] + [_loaded(OUT_PORT, port) for port in ports]
     registers = {
         NETWORK.field.header & ~0x1FF: (NETWORK.mask, frozenset(tags)),
@@ -154,7 +173,7 @@ def _in_scope(scope: Scope, bridge: str, topology: str) -> Test:
     }
 
     def test(key: FlowKey, value: bytes) -> bool:
-        if cookies.without_rule(cookie(value)) in mine or any(one in value for one in loads):
+        if value[:6] in mine or any(one in value for one in loads):
             return True
         for name, number, mask in oxm_fields(key[3:]):
             bits, wanted = registers.get(name, (0, frozenset()))
