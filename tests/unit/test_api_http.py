@@ -396,6 +396,7 @@ def test_openapi_describes_every_call_and_its_problems() -> None:
         "/topologies/{name}/acls",
         "/topologies/{topology}/acls/{name}",
         "/topologies/{topology}/groups/{name}",
+        "/trace",
         "/acls/log",
         "/vms",
         "/vms:networks",

@@ -23,7 +23,7 @@ from vswitchctl.pipeline.tables import (
     SOURCE_ADDRESS,
 )
 from vswitchctl.pipeline.trace_text import Step
-from vswitchctl.pipeline.words import action_words, match_words, table_word
+from vswitchctl.pipeline.words import Names, action_words, match_words, table_word
 from vswitchctl.service.names import HostNames
 from vswitchctl.service.trace_packet import Packet, Place
 from vswitchctl.service.trace_walk import Walk
@@ -63,7 +63,7 @@ class Judge:
         return cookies.resolve(step.cookie, self._owners)
 
     def hop(self, step: Step) -> Hop:
-        names = self._names.of_bridge(step.bridge)
+        names = self._names.of_bridge(step.bridge) if step.bridge in self._names.bridges else Names()
         found = self.owner(step)
         does = action_words(",".join(step.actions), names)
         match = "nothing matched" if step.priority is None else match_words(step.match, names)
@@ -121,6 +121,8 @@ class Judge:
 
     def _ended(self, walk: Walk, last: int, packet: Packet, source: Place) -> Said:
         step = walk.steps[last]
+        if step.bridge not in self._names.bridges:
+            return Said("dropped", f"dropped on bridge {step.bridge}, which is not of vswitchctl", last)
         if step.table in POLICY:
             return self._by_policy(walk, last)
         if step.table in (PORT_SECURITY.id, SOURCE_ADDRESS.id):

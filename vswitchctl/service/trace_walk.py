@@ -192,7 +192,8 @@ class Walker:
             return Asked(zone, UNTRACKED, 0, known=False)
         if zone in self._remembered:
             return Asked(zone, *self._remembered[zone], known=False)
-        if connection[0] not in ("1", "58"):  # an echo request has a number of its own each time
+        ours = fork.bridge in self._names.bridges
+        if ours and connection[0] not in ("1", "58"):  # an echo request has a number of its own each time
             kind = self._names.bridge(fork.bridge).datapath_type
             dump = self._appctl("dpctl/dump-conntrack", f"{kind}@ovs-{kind}", f"zone={zone}")
             for line in dump.splitlines():
