@@ -93,6 +93,9 @@ class Judge:
         apart = f"nothing routes to {goal.apart}, where {to} is: " if goal.apart else ""
         if walk.ends:
             last = max(walk.ends, key=lambda one: _weight(walk.steps[one]))
+            where = walk.steps[last].bridge
+            if where not in self._names.bridges:
+                return Said("dropped", f"dropped on bridge {where}, which is not of vswitchctl", last)
             said = self._ended(walk, last, packet, source)
             return said._replace(sentence=apart + said.sentence)
         others = ", ".join(sorted(walk.reached)) or "nobody"
@@ -121,8 +124,6 @@ class Judge:
 
     def _ended(self, walk: Walk, last: int, packet: Packet, source: Place) -> Said:
         step = walk.steps[last]
-        if step.bridge not in self._names.bridges:
-            return Said("dropped", f"dropped on bridge {step.bridge}, which is not of vswitchctl", last)
         if step.table in POLICY:
             return self._by_policy(walk, last)
         if step.table in (PORT_SECURITY.id, SOURCE_ADDRESS.id):
