@@ -22,6 +22,7 @@ from vswitchctl.drivers.libvirt import LibvirtDriver
 from vswitchctl.drivers.netlink import NetlinkDriver
 from vswitchctl.drivers.openflow import OpenFlowDriver
 from vswitchctl.drivers.ovsdb import OvsdbDriver
+from vswitchctl.drivers.unixctl import Unixctl
 from vswitchctl.errors import Conflict, InternalError, UserError
 from vswitchctl.intent.database import IntentDatabase
 from vswitchctl.model.intent import Intent
@@ -78,7 +79,7 @@ def run(settings: Settings) -> None:
         from vswitchctl.api.app import create_app
         from vswitchctl.api.server import serve
 
-        app = create_app(HostService(settings.host, store, loop, apps, log))
+        app = create_app(HostService(settings.host, store, loop, apps, log, Unixctl(settings.ovs_rundir)))
         serve(app, settings.api_socket, ready=_say_ready)
 
 

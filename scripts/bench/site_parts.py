@@ -26,6 +26,7 @@ from vswitchctl.cli.client import Client
 from vswitchctl.compiler.compile import Compiler
 from vswitchctl.drivers.embedded import Embedded
 from vswitchctl.drivers.openflow import OpenFlowDriver
+from vswitchctl.drivers.unixctl import Unixctl
 from vswitchctl.intent.database import IntentDatabase
 from vswitchctl.model.plan import Action, Change, Failure, Kind
 from vswitchctl.model.state import NetlinkState, ObservedNetlink, ObservedOvs, OvsState, PortKey
@@ -106,6 +107,9 @@ class NetlinkStandIn:
         self._devices.netlink = ObservedNetlink(NetlinkState(*kinds.values()), {}, {}, {}, frozenset())
         return []
 
+    def ingress_filtered(self) -> frozenset[str]:
+        return frozenset()
+
 
 class OvsStandIn:
     version = "private"
@@ -150,11 +154,12 @@ class Site:
     switch: Switch
     client: Client
     loop: Loop
+    socket: Path
 
 
 @contextmanager
-def site() -> Iterator[Site]:
-    """Everything running, and ended and removed afterwards."""
+def site(prepare: Callable[[Loop], None] = lambda loop: None) -> Iterator[Site]:
+    """Everything running, and ended and removed afterwards. prepare: called before the service is made."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vb")))
         rundir = directory / "ovs"
@@ -167,7 +172,7 @@ def site() -> Iterator[Site]:
         embedded = Embedded(settings)
         stack.callback(embedded.down, purge=True)
         embedded.up_intent()
-        loop, server = _daemon(settings, stack)
+        loop, server = _daemon(settings, stack, prepare)
         for run in (loop.run, server.run):
             thread = threading.Thread(target=run, daemon=True)
             thread.start()
@@ -176,10 +181,10 @@ def site() -> Iterator[Site]:
         stack.callback(loop.stop)
         server.ready.wait()
         client = stack.enter_context(Client(settings.api_socket))
-        yield Site(switch, client, loop)
+        yield Site(switch, client, loop, settings.api_socket)
 
 
-def _daemon(settings: Settings, stack: ExitStack) -> tuple[Loop, ApiServer]:
+def _daemon(settings: Settings, stack: ExitStack, prepare: Callable[[Loop], None]) -> tuple[Loop, ApiServer]:
     loops: list[Loop] = []
 
     def mark(bridge: str | None = None) -> None:
@@ -194,5 +199,6 @@ def _daemon(settings: Settings, stack: ExitStack) -> tuple[Loop, ApiServer]:
     devices = Devices()
     loop = Loop(store, NetlinkStandIn(devices), OvsStandIn(devices), openflow, Compiler(apps), lambda: False)
     loops.append(loop)
-    service = HostService(settings.host, store, loop, apps, AclLog(store.read))
+    prepare(loop)
+    service = HostService(settings.host, store, loop, apps, AclLog(store.read), Unixctl(settings.ovs_rundir))
     return loop, ApiServer(create_app(service), settings.api_socket)

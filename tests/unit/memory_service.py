@@ -11,10 +11,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from vswitchctl.api.service import FlowSource
 from vswitchctl.errors import Conflict, NotFound
 from vswitchctl.model.intent import PolicyChange
+from vswitchctl.model.query import FlowQuery
 from vswitchctl.model.topology import Bridge, LinuxBridge, Namespace, Topology, link_name
+from vswitchctl.model.trace import TraceRequest, TraceView
 from vswitchctl.model.views import (
     AclLogLine,
     AclRuleView,
@@ -36,6 +37,7 @@ from vswitchctl.model.views import (
     TopologyView,
 )
 from vswitchctl.model.vm_views import LibvirtNetworkView, NicRequest, VmView
+from vswitchctl.topology.nearest import one_of
 
 KINDS = {"bridge": "bridge", "linux-bridge": "linux-bridge", "namespace": "namespace", "uplink": "port"}
 
@@ -58,6 +60,9 @@ class MemoryService:
         self.gate = threading.Event()
         self.gate.set()
         self.watched = threading.Event()
+        self.trace_views: dict[str, TraceView] = {}
+        self.traced: list[TraceRequest] = []
+        self.queries: list[FlowQuery] = []
         self.flow_views: dict[str, tuple[FlowView, ...]] = {}
         self.rule_views: tuple[AclRuleView, ...] = ()
         self.vm_views: tuple[VmView, ...] = ()
@@ -204,10 +209,23 @@ class MemoryService:
             for tenant in topology.tenants
         )
 
-    def flows(self, bridge: str, *, source: FlowSource = "observed") -> tuple[FlowView, ...]:
-        if bridge not in self.flow_views:
-            raise NotFound(f"no bridge '{bridge}' of ours")
-        return self.flow_views[bridge]
+    def flows(self, query: FlowQuery) -> Iterator[FlowView]:
+        self.queries.append(query)
+        if query.bridge is not None and query.bridge not in self.flow_views:
+            known = [view.name for view in self.bridges()]
+            raise NotFound(f"no bridge '{query.bridge}'", one_of(query.bridge, known, "bridges are:"))
+        return (
+            view
+            for bridge, views in self.flow_views.items()
+            if query.bridge in (None, bridge)
+            for view in views[: query.limit]
+        )
+
+    def trace(self, request: TraceRequest) -> TraceView:
+        self.traced.append(request)
+        if request.source not in self.trace_views:
+            raise NotFound(f"no end '{request.source}'")
+        return self.trace_views[request.source]
 
     def vms(self) -> tuple[VmView, ...]:
         return self.vm_views

@@ -24,6 +24,7 @@ from vswitchctl.errors import (
     UserError,
     VswitchctlError,
 )
+from vswitchctl.model.query import FlowQuery
 from vswitchctl.model.views import AclLogLine, AclRuleView, FlowView, OperationView, Problem, TopologyDetail
 
 
@@ -250,8 +251,42 @@ def test_flows_of_a_bridge(api: Served) -> None:
     api.service.flow_views["br-a"] = (view,)
     assert api.http.get("/flows", params={"bridge": "br-a"}).json() == [view.model_dump(mode="json")]
     problem(api.http.get("/flows", params={"bridge": "br-z"}), 404)
-    problem(api.http.get("/flows"), 422)
     problem(api.http.get("/flows", params={"bridge": "br-a", "source": "guessed"}), 422)
+    problem(api.http.get("/flows", params={"fields": "tabel"}), 400)
+    assert api.http.get("/flows", params={"table": "none"}).json() != []
+
+
+def test_flows_in_every_form(api: Served) -> None:
+    views = tuple(
+        FlowView(bridge="br-a", table="flood", table_id=82, priority=n, match="reg0=0x1", actions="drop",
+                 cookie="0x76", packets=n, bytes=60 * n, age=1.5, idle_timeout=5)
+        for n in range(3)
+    )  # fmt: skip
+    api.service.flow_views["br-a"] = views
+    lines = api.http.get("/flows", params={"format": "ndjson"})
+    assert lines.headers["content-type"] == "application/x-ndjson"
+    assert [FlowView.model_validate_json(line) for line in lines.text.splitlines()] == list(views)
+    assert api.http.get("/flows", params={"fields": "table, packets"}).json() == [
+        {"table": "flood", "packets": n} for n in range(3)
+    ]
+    text = api.http.get("/flows", params={"format": "ofctl", "limit": 1})
+    assert text.headers["content-type"].startswith("text/plain")
+    assert text.text == (
+        " cookie=0x76, duration=1.500s, table=82, n_packets=0, n_bytes=0, idle_timeout=5,"
+        " priority=0,reg0=0x1 actions=drop\n"
+    )
+    api.service.flow_views["br-a"] = ()
+    assert api.http.get("/flows").json() == []
+
+
+def test_a_query_of_flows_arrives_as_asked(api: Served) -> None:
+    asked = {"match": ["ip_dst=10.1.0.5", "tcp_dst=80"], "acl": "web", "rule": 3, "sort": "rate", "window": 2}
+    assert api.http.get("/flows", params=asked).json() == []
+    assert api.service.queries[-1] == FlowQuery(
+        match=("ip_dst=10.1.0.5", "tcp_dst=80"), acl="web", rule=3, sort="rate", window=2
+    )
+    api.http.get("/flows", params={"format": "ndjson"})
+    assert api.service.queries[-1].sort == "none"
 
 
 def test_an_acl_that_costs_too_much_is_refused_at_its_place(api: Served) -> None:
@@ -361,6 +396,7 @@ def test_openapi_describes_every_call_and_its_problems() -> None:
         "/topologies/{name}/acls",
         "/topologies/{topology}/acls/{name}",
         "/topologies/{topology}/groups/{name}",
+        "/trace",
         "/acls/log",
         "/vms",
         "/vms:networks",

@@ -232,18 +232,22 @@ def test_a_failed_apply_is_one_json_document_too(cli: CommandLine, api: Served) 
 
 def test_flows_by_table_with_their_entities(cli: CommandLine, api: Served) -> None:
     cli.run("apply", "--yes", cli.write_topology())
-    flow = {"bridge": "br-a", "priority": 10, "match": "in_port=1", "actions": "2", "cookie": "0x1"}
+    flow = {"bridge": "br-a", "priority": 10, "words": "in by web1:eth0 → then l2", "cookie": "0x1"}
     views = (
-        FlowView(table="classify", entity="nodes/web1", **flow),
-        FlowView(table="l2", **{**flow, "priority": 0, "match": "", "actions": ""}),
+        FlowView(table="classify", entity="pair/acls/web", rule=2, source="pair.yaml:7", packets=3, **flow),
+        FlowView(table="l2", **{**flow, "priority": 0, "words": "anything → drop", "drift": "stale"}),
     )
     api.service.flow_views["br-a"] = views
     assert cli.run("flows", "br-a").out.splitlines() == [
-        "table classify",
-        "     10 in_port=1 -> 2  # nodes/web1",
-        "table l2",
-        "      0 any -> drop  # 0x1",
+        "br-a classify",
+        "     10 in by web1:eth0 → then l2  # 3 packets, pair/acls/web rule 2 (pair.yaml:7)",
+        "br-a l2",
+        "      0 stale: anything → drop  # 0 packets, 0x1",
     ]
+    rows = cli.run("flows", "--fields", "table,rule", "--limit", "1").out.splitlines()
+    assert [row.split() for row in rows] == [["TABLE", "RULE"], ["classify", "2"]]
+    assert "n_packets=3" in cli.run("flows", "--format", "ofctl").out
+    assert "did you mean 'table'?" in cli.run("flows", "--fields", "tabel").err
     items = json.loads(cli.run("flows", "br-a", "--json", "--source", "desired").out)
     assert [FlowView.model_validate(item) for item in items] == list(views)
 

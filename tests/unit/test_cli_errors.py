@@ -129,7 +129,7 @@ def test_an_unknown_topology_names_the_nearest(cli: CommandLine, command: tuple[
 
 def test_an_unknown_bridge_names_the_nearest(cli: CommandLine) -> None:
     cli.run("apply", "--yes", cli.write_topology("pair"))
-    assert one_line(cli.run("flows", "br-aa")) == "error: no bridge 'br-aa' of ours; did you mean 'br-a'?"
+    assert one_line(cli.run("flows", "br-aa")) == "error: no bridge 'br-aa'; did you mean 'br-a'?"
 
 
 @pytest.mark.parametrize(

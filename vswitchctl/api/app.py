@@ -20,6 +20,7 @@ from vswitchctl.api import (
     problems,
     tenants,
     topologies,
+    trace,
     vms,
 )
 from vswitchctl.api.access import WAITING_CALLS
@@ -28,7 +29,7 @@ from vswitchctl.api.service import Service
 from vswitchctl.model.views import Problem
 
 PREFIX = "/api/v1"
-NOUNS = (topologies, operations, hosts, bridges, ports, links, tenants, flows, acls, policy, vms)
+NOUNS = (topologies, operations, hosts, bridges, ports, links, tenants, flows, acls, policy, vms, trace)
 
 
 class RestApi(FastAPI):

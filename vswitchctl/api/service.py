@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from collections.abc import Iterator
+from typing import Protocol
 
 from vswitchctl.model.intent import PolicyChange
+from vswitchctl.model.query import FlowQuery
 from vswitchctl.model.topology import Topology
+from vswitchctl.model.trace import TraceRequest, TraceView
 from vswitchctl.model.views import (
     AclLogLine,
     AclRuleView,
@@ -22,8 +25,6 @@ from vswitchctl.model.views import (
     TopologyView,
 )
 from vswitchctl.model.vm_views import LibvirtNetworkView, NicRequest, VmView
-
-FlowSource = Literal["desired", "observed"]
 
 
 class Service(Protocol):
@@ -90,8 +91,11 @@ class Service(Protocol):
         A number that was not reached since the daemon started stands for the beginning.
         """
 
-    def flows(self, bridge: str, *, source: FlowSource = "observed") -> tuple[FlowView, ...]:
-        """The flows of one of our bridges, in table and priority order. Raises NotFound."""
+    def flows(self, query: FlowQuery) -> Iterator[FlowView]:
+        """The flows asked for, made as they are taken. Raises NotFound, UserError, Unreachable at once."""
+
+    def trace(self, request: TraceRequest) -> TraceView:
+        """What becomes of a packet, by the switch's own trace. Raises NotFound, UserError, Unreachable."""
 
     def vms(self) -> tuple[VmView, ...]:
         """Every domain of libvirt's with its NICs, and those that topologies name and nobody defined yet."""

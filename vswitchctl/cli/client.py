@@ -26,6 +26,7 @@ from vswitchctl.errors import (
 from vswitchctl.model.intent import PolicyChange
 from vswitchctl.model.policy import Rule
 from vswitchctl.model.topology import Topology
+from vswitchctl.model.trace import TraceRequest, TraceView
 from vswitchctl.model.views import (
     AclLogLine,
     AclRuleView,
@@ -176,12 +177,16 @@ class Client:
     def tenants(self) -> tuple[TenantView, ...]:
         return self._list("/tenants", TenantView)
 
-    def flows(self, bridge: str, source: str) -> tuple[FlowView, ...]:
-        try:
-            return self._list("/flows", FlowView, bridge=bridge, source=source)
-        except NotFound as error:
-            names = [view.name for view in self.bridges() if view.kind == "bridge"]
-            raise NotFound(error.message, _remedy(bridge, names, "vswitchctl show bridges")) from error
+    def flows(self, query: dict[str, Any]) -> tuple[FlowView, ...]:
+        """query: as the API has it; see `FlowQuery`."""
+        return self._list("/flows", FlowView, **query)
+
+    def flows_text(self, query: dict[str, Any]) -> str:
+        """As ovs-ofctl has them."""
+        return self._send("GET", "/flows", None, {**query, "format": "ofctl"}).text
+
+    def trace(self, request: TraceRequest) -> TraceView:
+        return self._one("POST", "/trace", TraceView, request)
 
     def acls(self) -> tuple[AclRuleView, ...]:
         return self._list("/acls", AclRuleView)
@@ -225,7 +230,12 @@ class Client:
         content = body.model_dump_json(exclude_unset=True) if body is not None else None
         given = {name: value for name, value in query.items() if value is not None}
         headers = {"Content-Type": "application/json"} if content is not None else {}
-        silence = ANSWER_SECONDS + given.get("wait", 0.0) + len(content or "") / BYTES_PER_SECOND
+        silence = (
+            ANSWER_SECONDS
+            + given.get("wait", 0.0)
+            + given.get("window", 0.0)
+            + len(content or "") / BYTES_PER_SECOND
+        )
         with self._reaching(silence):
             answer = self._http.request(
                 method, path, content=content, params=given, headers=headers, timeout=silence

@@ -21,6 +21,7 @@ from vswitchctl.cli import (
     policy,
     probe,
     show,
+    trace,
     validate,
     vm,
 )
@@ -42,7 +43,7 @@ app = typer.Typer(
 )
 for group in (
     *(daemon, validate, plan, apply, probe, show, graph),
-    *(flows, acls, policy, vm, convert, info),
+    *(flows, trace, acls, policy, vm, convert, info),
 ):
     group.register(app)
 

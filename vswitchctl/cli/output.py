@@ -41,7 +41,7 @@ def print_text(text: str) -> None:
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
 
 
-def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, object]) -> None:
+def print_json(value: BaseModel | Sequence[BaseModel | dict[str, object]] | dict[str, object]) -> None:
     """One JSON document."""
     from pydantic_core import to_json
 

@@ -26,14 +26,19 @@ Entries = frozenset[str]
 
 def switch_routers(topology: Topology, tags: Mapping[str, int]) -> tuple[tuple[Entries, SwitchRouter], ...]:
     """Every router, with the bridges that need it."""
-    numbers = Numbers()
     return tuple(
         (
             entry_bridges(topology, set(topology.routers[name].networks)),
-            _router(topology, tags, name, numbers.of(name)),
+            _router(topology, tags, name, number),
         )
-        for name in sorted(topology.routers)
+        for name, number in router_numbers(topology).items()
     )
+
+
+def router_numbers(topology: Topology) -> dict[str, int]:
+    """A number for every router: made of its name, so that it stays."""
+    numbers = Numbers()
+    return {name: numbers.of(name) for name in sorted(topology.routers)}
 
 
 class OutsideHop(NamedTuple):

@@ -25,6 +25,16 @@ class Flow(NamedTuple):
     value: FlowValue
 
 
+class CountedFlow(NamedTuple):
+    """A flow as a switch tells of it: with what it was hit by, and for how many seconds it has been there."""
+
+    key: FlowKey
+    value: FlowValue
+    packets: int
+    octets: int
+    seconds: float
+
+
 def table_id(key: FlowKey) -> int:
     return key[0]
 

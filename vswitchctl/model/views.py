@@ -175,15 +175,32 @@ class OperationView(View):
 
 
 class FlowView(View):
-    """A flow in words (from the desired state or as read back)."""
+    """A flow, as text and in words. Every field is there, unless the caller chose some.
 
-    bridge: str
-    table: str
-    priority: int
-    match: str
-    actions: str
-    cookie: str
-    entity: str = ""
+    match and actions are as ovs-ofctl(8) has them; words say the same with names for numbers.
+    """
+
+    bridge: str = ""
+    table: str = Field("", description="the table's name, its number where we have no such table")
+    table_id: int = 0
+    priority: int = 0
+    match: str = ""
+    actions: str = ""
+    words: str = Field("", description="match and actions with the names of networks, ports and tables")
+    cookie: str = ""
+    entity: str = Field("", description="'topology/kind/name' that it is there for, '' where nobody knows")
+    rule: int = Field(0, description="of an ACL the rule, of a router the route, from 1; 0: none of them")
+    source: str | None = Field(None, description="'file:line' of the entity, where known")
+    packets: int = 0
+    bytes: int = 0
+    packets_per_second: float | None = Field(None, description="where a window was asked for")
+    bytes_per_second: float | None = Field(None, description="where a window was asked for")
+    age: float = Field(0.0, description="seconds since the flow was added")
+    idle_timeout: int = 0
+    hard_timeout: int = 0
+    drift: Literal["", "missing", "differs", "stale"] = Field(
+        "", description="of source=diff: declared and not there, other than declared, no longer declared"
+    )
 
 
 class AclRuleView(View):

@@ -14,7 +14,7 @@ _DECIMAL = frozenset(
     | {"icmpv6_type", "icmpv6_code", "nd_options_type", "conj_id", "ct_zone"}
     | {f"{protocol}_{side}" for protocol in ("tcp", "udp", "sctp") for side in ("src", "dst")}
 )
-_FRAGMENTS = {(0, 3): "no", (1, 1): "yes", (1, 3): "first", (3, 3): "later", (0, 2): "not_later"}
+FRAGMENTS = {(0, 3): "no", (1, 1): "yes", (1, 3): "first", (3, 3): "later", (0, 2): "not_later"}
 """ip_frag's words, ovs-fields(7)."""
 
 
@@ -40,10 +40,18 @@ def _style(field: Field) -> Callable[[int], str]:
     return str if field.name in _DECIMAL else hex
 
 
+def is_ipv4(field: Field) -> bool:
+    return field.name in _IPV4
+
+
+def is_ipv6(field: Field) -> bool:
+    return field.name in _IPV6
+
+
 def value_text(field: Field, value: int, mask: int) -> str:
     """'10.0.0.0/8', '0x1000/0xf000', ...: no full mask, a prefix length where it is one."""
-    if field.name == "ip_frag" and (value, mask) in _FRAGMENTS:
-        return _FRAGMENTS[value, mask]
+    if field.name == "ip_frag" and (value, mask) in FRAGMENTS:
+        return FRAGMENTS[value, mask]
     style = _style(field)
     if mask == field.full and not field.always_masked:
         return style(value)

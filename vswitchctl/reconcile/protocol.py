@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 from vswitchctl.model.domains import Addresses, ObservedDomains, VifKey
-from vswitchctl.model.flow import FlowKey, FlowTable
+from vswitchctl.model.flow import CountedFlow, FlowKey, FlowTable
 from vswitchctl.model.intent import Intent
 from vswitchctl.model.meter import MeterTable
 from vswitchctl.model.plan import Change, Failure
@@ -88,6 +88,9 @@ class OpenFlow(Protocol):
     def read(self, bridge: str) -> ObservedFlows: ...
 
     def read_of(self, bridge: str, cookies: Collection[int]) -> ObservedFlows: ...
+
+    def dump(self, bridge: str) -> Iterable[CountedFlow]:
+        """May be gone through more than once, by several threads."""
 
     def counts(self, bridge: str, tables: Collection[int]) -> Mapping[int, tuple[int, int]]: ...
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
-from vswitchctl.api.service import FlowSource
 from vswitchctl.compiler.compile import compile_topology, provisional
-from vswitchctl.errors import NotFound, RetryableError
-from vswitchctl.model.flow import Flow, priority, table_id
+from vswitchctl.errors import RetryableError
 from vswitchctl.model.intent import (
     Intent,
     PolicyChange,
@@ -18,8 +16,10 @@ from vswitchctl.model.intent import (
     allocate_tags,
     allocate_zones,
 )
+from vswitchctl.model.query import FlowQuery
 from vswitchctl.model.state import DesiredState, Facts, ObservedNetlink, ObservedOvs
 from vswitchctl.model.topology import Topology, entities
+from vswitchctl.model.trace import TraceRequest, TraceView
 from vswitchctl.model.views import (
     AclLogLine,
     AclRuleView,
@@ -46,6 +46,7 @@ from vswitchctl.reconcile.loop import Loop
 from vswitchctl.reconcile.plan import plan_wiring
 from vswitchctl.service.acl_log import AclLog
 from vswitchctl.service.acls import acl_views
+from vswitchctl.service.flows import FlowService
 from vswitchctl.service.policy import PolicyStore, PolicyWriter
 from vswitchctl.service.refuse import (
     find,
@@ -61,12 +62,13 @@ from vswitchctl.service.show import (
     Statuses,
     change_view,
     flow_changes,
-    flow_view,
     link_views,
     meter_changes,
     tenant_view,
     topology_view,
 )
+from vswitchctl.service.trace import TraceService
+from vswitchctl.service.trace_walk import Appctl
 from vswitchctl.service.vms import VmService
 
 RULE_TABLES = (ACL_FROM.id, ACL_TO.id)
@@ -88,7 +90,9 @@ class Store(PolicyStore, Protocol):
 class HostService:
     """One host's daemon. Thread-safe: reads of the outside hold the loop's lock."""
 
-    def __init__(self, host: str, store: Store, loop: Loop, apps: Sequence[App], log: AclLog) -> None:
+    def __init__(
+        self, host: str, store: Store, loop: Loop, apps: Sequence[App], log: AclLog, appctl: Appctl
+    ) -> None:
         self._host = host
         self._store = store
         self._loop = loop
@@ -97,6 +101,8 @@ class HostService:
         self._operations = Operations(loop)
         self._policy = PolicyWriter(store)
         self._vms = VmService(store, loop)
+        self._flows = FlowService(store, loop)
+        self._trace = TraceService(self._flows, loop, appctl)
 
     # -- plan, apply, destroy ----------------------------------------------------------------------------
 
@@ -392,17 +398,10 @@ class HostService:
         """See `Service.detach`."""
         self._vms.detach(domain, mac, config=config)
 
-    def flows(self, bridge: str, *, source: FlowSource = "observed") -> tuple[FlowView, ...]:
+    def flows(self, query: FlowQuery) -> Iterator[FlowView]:
         """See `Service.flows`."""
-        last, _ = self._loop.current()
-        desired = last.desired.flows
-        if bridge not in desired:
-            raise NotFound(f"no bridge '{bridge}'", f"bridges are: {', '.join(sorted(desired)) or 'none'}")
-        if source == "desired":
-            table = desired[bridge].whole
-        else:
-            with self._loop.lock:
-                read = self._loop.flows(bridge)
-                table = {**read.owned, **read.foreign}
-        ordered = sorted(table.items(), key=lambda item: (table_id(item[0]), -priority(item[0]), item[0]))
-        return tuple(flow_view(bridge, Flow(*item), last.desired.cookies) for item in ordered)
+        return self._flows.flows(query)
+
+    def trace(self, request: TraceRequest) -> TraceView:
+        """See `Service.trace`."""
+        return self._trace.trace(request)

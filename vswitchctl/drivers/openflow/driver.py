@@ -12,6 +12,7 @@ from openflow_apps.session import Send, Sessions
 from vswitchctl.drivers.openflow.channel import Channel
 from vswitchctl.drivers.openflow.meters import ObservedMeters, program_meters, read_meters
 from vswitchctl.drivers.openflow.observed import (
+    FlowDump,
     FlowFailure,
     MalformedReplyError,
     ObservedFlows,
@@ -92,12 +93,20 @@ class OpenFlowDriver:
         Where there are many it is no moment's picture: what others change meanwhile comes by `on_change`.
         """
         with self._channel(bridge) as channel, self._readable(bridge):
-            xid = channel.reserve(1).start
-            channel.send([table_request(xid)])
-            counts: dict[int, int] = {}
-            for body in self._bodies(channel, xid, timeout):
-                add_table_counts(counts, body)
-            return parse_flow_stats(self._in_turn(channel, portions(counts), timeout))
+            return parse_flow_stats(self._everything(channel, timeout))
+
+    def dump(self, bridge: str) -> FlowDump:
+        """Every flow of the bridge with its counters, of whomever it is. Raises Unreachable."""
+        with self._channel(bridge) as channel, self._readable(bridge):
+            return FlowDump(self._everything(channel, REPLY_TIMEOUT))
+
+    def _everything(self, channel: Channel, timeout: float) -> Iterator[bytes]:
+        xid = channel.reserve(1).start
+        channel.send([table_request(xid)])
+        counts: dict[int, int] = {}
+        for body in self._bodies(channel, xid, timeout):
+            add_table_counts(counts, body)
+        yield from self._in_turn(channel, portions(counts), timeout)
 
     def read_of(self, bridge: str, cookies: Collection[int], timeout: float = REPLY_TIMEOUT) -> ObservedFlows:
         """The bridge's flows of these cookies alone: costs what they are. Raises Unreachable."""

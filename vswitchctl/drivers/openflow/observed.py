@@ -5,11 +5,11 @@ Bytes from a switch are untrusted: every length is checked before it is used.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from struct import Struct
 
-from vswitchctl.model.flow import FlowKey, FlowTable
+from vswitchctl.model.flow import CountedFlow, FlowKey, FlowTable
 from vswitchctl.pipeline.cookies import LEARNED_RULE, MAGIC, MASK
 
 _RULE = 0xFFFF
@@ -93,3 +93,49 @@ def parse_flow_stats(bodies: Iterable[bytes]) -> ObservedFlows:
                 (owned if ours else foreign)[key] = value
             at = stop
     return ObservedFlows(owned, foreign, learned)
+
+
+_COUNTED = Struct(">HBxII2s6s4x8sQQ2xH")
+"""ofp_flow_stats whole: length, table, seconds, nanoseconds, priority, timeouts and flags, cookie, packets,
+bytes, match length. The skipped parts are importance and the match type."""
+
+
+class FlowDump:
+    """Every flow of a bridge with its counters, also those of others and those that the switch learned.
+
+    The switch's own bytes: a flow is parsed when somebody comes to it, each time anew. May be shared.
+    """
+
+    def __init__(self, bodies: Iterable[bytes]) -> None:
+        """Raises MalformedReplyError on lengths that cannot be."""
+        self._bodies = tuple(bodies)
+        for body in self._bodies:
+            _check(body)
+
+    def __iter__(self) -> Iterator[CountedFlow]:
+        unpack, head = _COUNTED.unpack_from, _STATS_HEAD
+        for body in self._bodies:
+            at = 0
+            while at < len(body):
+                length, table, seconds, nanoseconds, priority, rest, cookie, packets, octets, match = unpack(
+                    body, at
+                )
+                key = b"%c%b%b" % (table, priority, body[at + 52 : at + head + match])
+                value = cookie + rest + body[at + head + (match + 7 & ~7) : at + length]
+                yield CountedFlow(key, value, packets, octets, seconds + nanoseconds / 1e9)
+                at += length
+
+
+def _check(body: bytes) -> None:
+    at, end = 0, len(body)
+    while at < end:
+        if end - at < _STATS_HEAD + 8:
+            raise MalformedReplyError(f"{end - at} bytes are no ofp_flow_stats")
+        length, match = _LENGTHS.unpack_from(body, at)
+        if match < 4 or at + _STATS_HEAD + (match + 7 & ~7) > at + length or at + length > end:
+            raise MalformedReplyError(f"flow of {length} bytes with a match of {match}, {end - at} left")
+        at += length
+
+
+_LENGTHS = Struct(">H48xH")
+"""ofp_flow_stats again: length, match length."""
