@@ -82,9 +82,14 @@ class Reference:
 
         To conntrack such a packet may be new or established, by protocol, datapath and number of packets: it
         is denied in any case, but only with an established one the answer to those before it is denied too.
+
+        Nor is there telling of a packet to its sender's own address: it passes one zone twice, and to
+        conntrack it is its own answer.
         """
         if self._spoofed(end, packet):
             return False
+        if packet.src and packet.src == packet.dst:
+            return True
         sides = [(end, packet, "out"), *((*onward, "in") for onward in self._onward(end, packet))]
         for side, sent, direction in sides:
             known = self.connections.get(side, {}).get(sent.key)
