@@ -7,9 +7,10 @@ same object in the intent database's replica and in the drivers. So a changed ru
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from vswitchctl.compiler.collecting import without_collecting
 from vswitchctl.compiler.flows import FlowCompiler
@@ -27,6 +28,8 @@ from vswitchctl.model.topology import Bridge, Topology, Vm, entities
 from vswitchctl.pipeline.app import App, MeterApp
 from vswitchctl.pipeline.cookies import cookie
 from vswitchctl.topology.check_policy import SECTIONS
+
+State = TypeVar("State", NetlinkState, OvsState)
 
 
 def compile_topology(stored: Stored, facts: Facts, apps: Sequence[App]) -> DesiredState:
@@ -179,7 +182,7 @@ class Compiler:
     def __init__(self, apps: Sequence[App]) -> None:
         self._apps = apps
         self._compilers: dict[str, TopologyCompiler] = {}
-        self._netlink, self._ovs = Latest(_netlink), Latest(_ovs)
+        self._netlink, self._ovs = Latest(partial(_united, NetlinkState)), Latest(partial(_united, OvsState))
 
     @without_collecting
     def compile(self, intent: Intent, facts: Facts) -> DesiredState:
@@ -205,26 +208,12 @@ def _chained(maps: Iterable[Mapping[int, Owner]]) -> Mapping[int, Owner]:
     return ChainMap(*maps)  # type: ignore[arg-type]  # nobody writes to it
 
 
-def _netlink(*parts: NetlinkState) -> NetlinkState:
-    """The union of states whose keys are disjoint."""
+def _united(kind: Callable[[], State], *parts: State) -> State:
+    """The union of states of one kind, whose mappings have no key in common."""
     if len(parts) == 1:
         return parts[0]
-    whole = NetlinkState()
+    whole = kind()
     for part in parts:
-        whole.namespaces.update(part.namespaces)
-        whole.linux_bridges.update(part.linux_bridges)
-        whole.veths.update(part.veths)
-        whole.taps.update(part.taps)
-        whole.tuns.update(part.tuns)
-    return whole
-
-
-def _ovs(*parts: OvsState) -> OvsState:
-    """The union of states whose keys are disjoint."""
-    if len(parts) == 1:
-        return parts[0]
-    whole = OvsState()
-    for part in parts:
-        whole.bridges.update(part.bridges)
-        whole.ports.update(part.ports)
+        for spec in fields(part):
+            getattr(whole, spec.name).update(getattr(part, spec.name))
     return whole

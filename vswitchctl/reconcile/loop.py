@@ -6,7 +6,6 @@ applies (`work.py`). What a pass could not do stands in the status of its entity
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -167,7 +166,7 @@ class Loop:
         """The highest id of a meter on a type of datapath; None while no bridge of ours with it answers."""
         for name, spec in sorted(ovs.owned.bridges.items()):
             if spec.datapath_type == datapath:
-                with contextlib.suppress(RetryableError):
+                with suppress(RetryableError):
                     return self.meters(name).most
         return None
 
