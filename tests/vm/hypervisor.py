@@ -155,6 +155,10 @@ class Hypervisor:
         )
         return done.returncode == 0
 
+    def pings(self, address: str = "10.1.0.1") -> bool:
+        """Whether the namespace `ns1` reaches an address by ping."""
+        return self.succeeds("ip", "netns", "exec", "ns1", "ping", "-c1", "-W1", address)
+
     # -- libvirtd ----------------------------------------------------------------------------------------
 
     def start_libvirtd(self) -> None:
@@ -277,6 +281,16 @@ class HypervisorStack(Stack):
         """(status, reason) of an entity."""
         detail = self.json("show", "topology", topology)
         return next((one["status"], one["reason"]) for one in detail["entities"] if one["entity"] == entity)
+
+    def nothing_leaked(self, bridge: str) -> None:
+        """No port without a device, and no flow of a port that is not there."""
+        ports = json.loads(self.vsctl("--format=json", "--columns=name,ofport", "list", "Interface"))["data"]
+        assert all(isinstance(ofport, int) and ofport > 0 for _, ofport in ports), ports
+        numbers = {ofport for _, ofport in ports}
+        for flow in self.ofctl("--no-names", "dump-flows", bridge).splitlines():
+            if "in_port=" in flow:
+                number = flow.partition("in_port=")[2].partition(",")[0].partition(" ")[0]
+                assert int(number) in numbers, flow
 
     def port_bridge(self, device: str) -> str:
         """The Open vSwitch bridge that a device is a port of, '' where of none."""

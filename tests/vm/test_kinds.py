@@ -31,10 +31,6 @@ A1 = f"interfaces/a1:{A}"
 DOMAIN = "guest é"
 
 
-def pings(host: Hypervisor, address: str = "10.1.0.1") -> bool:
-    return host.succeeds("ip", "netns", "exec", "ns1", "ping", "-c1", "-W1", address)
-
-
 @pytest.fixture
 def shared_ovs(host: Hypervisor, stack: HypervisorStack) -> Iterator[None]:
     """libvirt finds the Open vSwitch of `stack` where it looks for the system's."""
@@ -54,7 +50,7 @@ def test_a_port_that_libvirt_made_is_moved_and_put_back(host: Hypervisor, stack:
 
     stack.apply_text(TOPOLOGY)
     assert stack.port_bridge(tap) == "br-a"
-    until(lambda: pings(host), "the namespace reaches the guest")
+    until(host.pings, "the namespace reaches the guest")
     assert stack.external_ids(tap)["iface-id"] == before["iface-id"]
 
     stack.cli("destroy", "t", "--yes")
@@ -66,7 +62,7 @@ def test_a_port_that_libvirt_made_is_moved_and_put_back(host: Hypervisor, stack:
     host.virsh("destroy", DOMAIN)
     until(lambda: stack.port_bridge(tap) == "", "the port went with the domain")
     host.boot(DOMAIN).close()
-    until(lambda: stack.port_bridge(host.tap(DOMAIN, A)) == "br-a" and pings(host), "it is plugged again")
+    until(lambda: stack.port_bridge(host.tap(DOMAIN, A)) == "br-a" and host.pings(), "it is plugged again")
     stack.cli("destroy", "t", "--yes")
     host.virsh("destroy", DOMAIN)
     until(lambda: stack.vsctl("list-ports", "theirs") == "", "nothing is left on their bridge")
@@ -93,7 +89,7 @@ def test_a_nic_of_a_network_and_one_plugged_in_later(host: Hypervisor, stack: Hy
     assert stack.port_bridge(tap) == "br-a"
     until(lambda: console.succeeds(f"grep -q {A} /sys/class/net/eth1/address"), "the guest sees its NIC")
     assert console.succeeds("ip link set eth1 up && ip addr add 10.1.0.1/24 dev eth1")
-    until(lambda: pings(host), "the namespace reaches the guest")
+    until(host.pings, "the namespace reaches the guest")
 
     host.virsh("detach-device", DOMAIN, str(nic))
     until(lambda: stack.entity("t", A1)[0] == "pending", "the NIC is seen to be gone")
@@ -129,6 +125,6 @@ def test_checksums_that_the_userspace_datapath_sends_out_wrong_are_warned_of(
     host.boot(DOMAIN).close()
     stack.apply_text(TOPOLOGY)
     assert "checksums" in stack.cli("plan", str(host.directory / "topology.yaml"))
-    until(lambda: pings(host), "the namespace reaches the guest")
+    until(host.pings, "the namespace reaches the guest")
     probe = "import socket; socket.create_connection(('10.1.0.1', 80), 3).close()"
     assert not host.succeeds("ip", "netns", "exec", "ns1", "python3", "-c", probe)

@@ -49,10 +49,6 @@ def readme_example() -> str:
     return str(found)
 
 
-def pings(host: Hypervisor, address: str = "10.1.0.1") -> bool:
-    return host.succeeds("ip", "netns", "exec", "ns1", "ping", "-c1", "-W1", address)
-
-
 def start_network(host: Hypervisor, name: str, xml: str) -> None:
     file = host.directory / f"{name}.xml"
     file.write_text(xml)
@@ -79,7 +75,7 @@ def test_the_default_network_is_left_and_come_back_to(host: Hypervisor, stack: H
 
     stack.apply_text(TOPOLOGY)
     assert stack.port_bridge(tap) == "br-a"
-    until(lambda: pings(host), "the namespace reaches the guest")
+    until(host.pings, "the namespace reaches the guest")
     assert not console.succeeds("ping -c1 -W2 10.1.0.254")
 
     stack.cli("destroy", "t", "--yes")
@@ -105,7 +101,7 @@ def test_a_port_group_s_tag_is_lifted_and_put_back(host: Hypervisor, stack: Hype
     stack.apply_text(TOPOLOGY)
     assert stack.port_bridge(tap) == "br-a"
     assert stack.vsctl("get", "Port", tap, "tag") == "[]"
-    until(lambda: pings(host), "the namespace reaches the guest")
+    until(host.pings, "the namespace reaches the guest")
     # Somebody sets a tag on what is ours now: it is drift, and no place to go back to.
     stack.vsctl("set", "Port", tap, "tag=7")
     until(lambda: stack.vsctl("get", "Port", tap, "tag") == "[]", "the tag is lifted again")
@@ -129,7 +125,7 @@ def test_a_port_that_libvirt_puts_on_our_bridge_goes_with_it(
     stack.apply_text(TOPOLOGY)
     host.define("a1", Nic(A, "10.1.0.1/24", kind="bridge", source="br-a", openvswitch=True))
     host.boot("a1").close()
-    until(lambda: pings(host), "the namespace reaches the guest")
+    until(host.pings, "the namespace reaches the guest")
     stack.cli("destroy", "t", "--yes")
     assert "br-a" not in stack.vsctl("list-br").split()
     host.virsh("destroy", "a1")
@@ -164,7 +160,7 @@ def test_virbr0_is_linked_as_it_is(host: Hypervisor, stack: HypervisorStack) -> 
     start_network(host, "default", NAT)
     host.define("a1", Nic(A, "10.1.0.1/24", kind="network", source="default"))
     host.boot("a1").close()
-    until(lambda: pings(host) and pings(host, "10.1.0.254"), "the namespace reaches the guest and its host")
+    until(lambda: host.pings() and host.pings("10.1.0.254"), "the namespace reaches the guest and its host")
     tap = host.tap("a1", A)
     assert host.master(tap) == "virbr0"
     assert host.links()[tap].get("ifalias", "") == ""
@@ -181,7 +177,7 @@ def test_virbr0_is_linked_as_it_is(host: Hypervisor, stack: HypervisorStack) -> 
     until(lambda: stack.entity("t", "nodes/virbr0")[0] == "pending", "its bridge is seen to be gone")
     until(lambda: not any("virbr0" in link for link in host.links()), "and the veth with it")
     host.virsh("net-start", "default")
-    until(lambda: pings(host, "10.1.0.254"), "it is linked again")
+    until(lambda: host.pings("10.1.0.254"), "it is linked again")
     stack.cli("destroy", "t", "--yes")
     assert "virbr0" in host.links()
     host.virsh("net-destroy", "default")

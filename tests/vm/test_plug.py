@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 
 from tests.system.conftest import until
@@ -50,11 +49,6 @@ def define_two(host: Hypervisor) -> None:
     host.define("a2", Nic(B, "10.1.0.2/24", kind="bridge", source="lan0"))
 
 
-def pings(host: Hypervisor, address: str) -> bool:
-    """Whether the namespace reaches an address by ping."""
-    return host.succeeds("ip", "netns", "exec", "ns1", "ping", "-c1", "-W1", address)
-
-
 def fetches(host: Hypervisor, address: str, port: int = 80) -> bool:
     """Whether the namespace gets a TCP connection."""
     probe = f"import socket; socket.create_connection(('{address}', {port}), 3).close()"
@@ -63,17 +57,6 @@ def fetches(host: Hypervisor, address: str, port: int = 80) -> bool:
 
 def plugged(stack: HypervisorStack, name: str, mac: str) -> bool:
     return stack.port_bridge(stack.host.tap(name, mac)) == "br-a"
-
-
-def nothing_leaked(stack: HypervisorStack) -> None:
-    """No port without a device, and no flow of a port that is not there."""
-    ports = json.loads(stack.vsctl("--format=json", "--columns=name,ofport", "list", "Interface"))["data"]
-    assert all(isinstance(ofport, int) and ofport > 0 for _, ofport in ports), ports
-    numbers = {ofport for _, ofport in ports}
-    for flow in stack.ofctl("--no-names", "dump-flows", "br-a").splitlines():
-        if "in_port=" in flow:
-            number = flow.partition("in_port=")[2].partition(",")[0].partition(" ")[0]
-            assert int(number) in numbers, flow
 
 
 def test_bridge_first(host: Hypervisor, stack: HypervisorStack) -> None:
@@ -85,7 +68,7 @@ def test_bridge_first(host: Hypervisor, stack: HypervisorStack) -> None:
 
     guest, other = host.boot("a1"), host.boot("a2")
     until(lambda: plugged(stack, "a1", A) and plugged(stack, "a2", B), "both are plugged")
-    until(lambda: pings(host, "10.1.0.1") and pings(host, "10.1.0.2"), "the namespace reaches both guests")
+    until(lambda: host.pings("10.1.0.1") and host.pings("10.1.0.2"), "the namespace reaches both guests")
     assert stack.entity("t", A1) == ("in-sync", "")
     assert host.master(host.tap("a2", B)) == ""
 
@@ -106,7 +89,7 @@ def test_bridge_first(host: Hypervisor, stack: HypervisorStack) -> None:
     assert ids["vm-id"] == host.virsh("domuuid", "a1").strip()
     guest.close()
     other.close()
-    nothing_leaked(stack)
+    stack.nothing_leaked("br-a")
 
 
 def test_vm_first_and_given_back(host: Hypervisor, stack: HypervisorStack) -> None:
@@ -118,7 +101,7 @@ def test_vm_first_and_given_back(host: Hypervisor, stack: HypervisorStack) -> No
     stack.apply_text(TOPOLOGY)
     assert plugged(stack, "a1", A)
     assert plugged(stack, "a2", B)
-    until(lambda: pings(host, "10.1.0.2"), "the namespace reaches the guest that was in lan0")
+    until(lambda: host.pings("10.1.0.2"), "the namespace reaches the guest that was in lan0")
     assert host.master(tap) == ""
 
     stack.apply_text(WITHOUT_A2)
@@ -140,23 +123,23 @@ def test_stop_start_and_restarts(host: Hypervisor, stack: HypervisorStack) -> No
     define_two(host)
     stack.apply_text(TOPOLOGY)
     host.boot("a1").close()
-    until(lambda: pings(host, "10.1.0.1"), "the guest is reached")
+    until(lambda: host.pings("10.1.0.1"), "the guest is reached")
 
     host.virsh("destroy", "a1")
     until(lambda: stack.entity("t", A1)[0] == "pending", "its domain is seen to have ended")
     until(lambda: stack.vsctl("list-ports", "br-a").count("vnet") == 0, "its port is gone")
-    nothing_leaked(stack)
+    stack.nothing_leaked("br-a")
     host.boot("a1").close()
-    until(lambda: pings(host, "10.1.0.1"), "the guest is reached again")
+    until(lambda: host.pings("10.1.0.1"), "the guest is reached again")
 
     # The daemon is away while one starts and the other ends.
     stack.kill_daemon()
     host.virsh("destroy", "a1")
     host.boot("a2").close()
     stack.cli("up")
-    until(lambda: plugged(stack, "a2", B) and pings(host, "10.1.0.2"), "what started meanwhile is plugged")
+    until(lambda: plugged(stack, "a2", B) and host.pings("10.1.0.2"), "what started meanwhile is plugged")
     until(lambda: stack.vsctl("list-ports", "br-a").count("vnet") == 1, "what ended meanwhile left no port")
-    nothing_leaked(stack)
+    stack.nothing_leaked("br-a")
 
 
 def test_libvirtd_goes_and_comes(host: Hypervisor, stack: HypervisorStack) -> None:
@@ -165,7 +148,7 @@ def test_libvirtd_goes_and_comes(host: Hypervisor, stack: HypervisorStack) -> No
     stack.apply_text(TOPOLOGY)
     host.boot("a1").close()
     host.boot("a2").close()
-    until(lambda: pings(host, "10.1.0.1") and pings(host, "10.1.0.2"), "both guests are reached")
+    until(lambda: host.pings("10.1.0.1") and host.pings("10.1.0.2"), "both guests are reached")
     taps = {host.tap("a1", A), host.tap("a2", B)}
 
     host.kill_libvirtd(signal.SIGKILL)
@@ -174,8 +157,8 @@ def test_libvirtd_goes_and_comes(host: Hypervisor, stack: HypervisorStack) -> No
     stack.kill_daemon()
     stack.cli("up")
     until(lambda: stack.entity("t", A1)[0] == "stale", "libvirtd is missed by the next daemon, too")
-    assert pings(host, "10.1.0.1")
-    assert pings(host, "10.1.0.2")
+    assert host.pings("10.1.0.1")
+    assert host.pings("10.1.0.2")
 
     host.start_libvirtd()
     until(
@@ -183,6 +166,6 @@ def test_libvirtd_goes_and_comes(host: Hypervisor, stack: HypervisorStack) -> No
     )
     # libvirt puts TAPs back into its bridges when it starts; they are taken again.
     until(lambda: {host.master(tap) for tap in taps} == {""}, "no TAP is in a Linux bridge")
-    until(lambda: pings(host, "10.1.0.1") and pings(host, "10.1.0.2"), "both guests are reached still")
+    until(lambda: host.pings("10.1.0.1") and host.pings("10.1.0.2"), "both guests are reached still")
     assert {host.tap("a1", A), host.tap("a2", B)} == taps
-    nothing_leaked(stack)
+    stack.nothing_leaked("br-a")
